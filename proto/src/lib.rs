@@ -1,0 +1,1 @@
+//! The protocols, public and internal, and the code generated from them.

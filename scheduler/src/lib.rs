@@ -1,0 +1,1 @@
+//! Queue, leases, heartbeats, dispatch and reconciliation.

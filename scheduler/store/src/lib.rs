@@ -1,0 +1,1 @@
+//! The only crate with SQL: jobs, leases, tenants, nodes, images in PostgreSQL.

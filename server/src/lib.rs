@@ -1,0 +1,1 @@
+//! The gRPC front end: authentication, quota, the public API and the workers' stream.

@@ -1,0 +1,1 @@
+//! Set-up of tracing and the printer of error chains.

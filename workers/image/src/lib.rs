@@ -1,0 +1,1 @@
+//! OCI layouts and archives made into one read-only EROFS file per image.

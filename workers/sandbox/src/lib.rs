@@ -1,0 +1,1 @@
+//! The seam between the worker and its sandboxes: the backend trait, lifecycle, limits, outcome, streams.

@@ -1,0 +1,1 @@
+//! The user-space kernel that serves the system calls of a job.

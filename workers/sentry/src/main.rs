@@ -1,0 +1,3 @@
+//! The sentry process: one for each sandbox, PID 1 of its own namespace.
+
+fn main() {}

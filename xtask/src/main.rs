@@ -1,0 +1,3 @@
+//! The project's own commands: setup, image, demo, test, bench.
+
+fn main() {}
