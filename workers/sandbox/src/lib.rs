@@ -1,1 +1,208 @@
 //! The seam between the worker and its sandboxes: the backend trait, lifecycle, limits, outcome, streams.
+//!
+//! A backend makes sandboxes; a sandbox runs one job and is never used again. The calls block: the worker gives
+//! each sandbox a thread. Bytes of the job's streams travel through descriptors that the caller made (pipes), so
+//! that nothing is added to them and back-pressure is the kernel's own.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bulkhead_types::{
+    AttemptState, EnvVar, Limits, OutputSpec, SandboxId, SandboxOverhead, SyscallCount, Termination, Usage,
+};
+
+/// Makes sandboxes of one kind.
+pub trait Backend: Send + Sync + 'static {
+    /// The name in messages and metrics: `sentry` or `microvm`.
+    fn name(&self) -> &'static str;
+
+    /// What a sandbox costs the node beyond the job's limit, measured.
+    fn overhead(&self) -> SandboxOverhead;
+
+    /// Makes a warm sandbox that waits for its job, with the limits in force.
+    ///
+    /// # Errors
+    /// [`SandboxError`] names the limit or the step that can't be had; nothing is left behind.
+    fn create(&self, request: &CreateRequest) -> Result<Box<dyn Sandbox>, SandboxError>;
+}
+
+/// What a sandbox is made with; its limits are fixed from its first instruction.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    /// Never used before.
+    pub id: SandboxId,
+    /// All enforced.
+    pub limits: Limits,
+}
+
+/// A sandbox that waits for its job. Dropping it ends it and removes everything of it.
+pub trait Sandbox: Send {
+    /// The id.
+    fn id(&self) -> SandboxId;
+
+    /// A handle that can stop the job from another thread.
+    fn controller(&self) -> Arc<dyn Controller>;
+
+    /// Runs the job to its end, collects its outputs, and removes the sandbox. Returns only when nothing of the
+    /// sandbox is left on the host.
+    ///
+    /// # Errors
+    /// [`SandboxError`] when the sandbox, not the job, failed.
+    fn run(self: Box<Self>, job: Job, events: &mut dyn Events) -> Result<Finished, SandboxError>;
+}
+
+/// Stops a running job.
+pub trait Controller: Send + Sync {
+    /// SIGTERM to the job's first process, the grace period, then SIGKILL of everything. Idempotent; may be
+    /// called before `run`. The attempt ends CANCELLED.
+    fn cancel(&self);
+
+    /// SIGKILL of everything at once because output went over its limit. The attempt ends OUTPUT_LIMIT.
+    fn output_limit_reached(&self);
+
+    /// Sends one signal (1 to 64) to the job's first process; does nothing if it does not run.
+    fn signal(&self, signal: u8);
+}
+
+/// The root file system: files of one image in the node's store.
+#[derive(Debug, Clone)]
+pub struct ImageFiles {
+    /// The EROFS file with everything that is world-readable.
+    pub public: PathBuf,
+    /// The EROFS file with the data of the other files, if there are any.
+    pub private: Option<PathBuf>,
+}
+
+/// Where input bytes come from.
+pub type Source = Box<dyn Read + Send>;
+
+/// Something placed into the sandbox before the start, in order.
+pub enum Input {
+    /// A tar archive (plain, gzip, zstd), unpacked inside the sandbox into this directory.
+    Archive {
+        /// Absolute path.
+        directory: String,
+        /// The archive's bytes.
+        source: Source,
+    },
+    /// A file.
+    File {
+        /// Absolute path.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// The file's bytes.
+        source: Source,
+    },
+}
+
+/// The job, resolved against its image.
+pub struct Job {
+    /// Root file system.
+    pub image: ImageFiles,
+    /// Command and arguments; never empty.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<EnvVar>,
+    /// Absolute path.
+    pub working_directory: String,
+    /// `uid[:gid]` or names of the image; empty means root of the sandbox.
+    pub user: String,
+    /// Host name in the sandbox.
+    pub hostname: String,
+    /// Standard input.
+    pub stdin: OwnedFd,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+    /// Placed before the start, in order.
+    pub inputs: Vec<Input>,
+    /// Collected after the end.
+    pub outputs: Vec<OutputSpec>,
+    /// Between SIGTERM and SIGKILL, in milliseconds.
+    pub grace_period_ms: u64,
+}
+
+/// What the sandbox tells while it runs.
+pub trait Events: Send {
+    /// The job's first instruction is about to run.
+    fn started(&mut self);
+
+    /// An output was found; its bytes go to the returned writer, which is dropped when they are complete.
+    ///
+    /// # Errors
+    /// An error skips this output; it is told in [`Finished::output_problems`].
+    fn output(&mut self, output: CollectedOutput) -> io::Result<Box<dyn Write + '_>>;
+}
+
+/// An output that is about to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectedOutput {
+    /// Absolute path in the sandbox.
+    pub path: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Whether the bytes are a tar of this directory.
+    pub is_directory: bool,
+}
+
+/// How the job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The terminal state.
+    pub state: AttemptState,
+    /// How its first process ended.
+    pub termination: Option<Termination>,
+    /// For a person: which limit, by how much, which signal.
+    pub reason: String,
+    /// What it used.
+    pub usage: Usage,
+    /// Outputs that could not be collected, one line each.
+    pub output_problems: Vec<String>,
+    /// The ten calls that the sentry served most.
+    pub top_syscalls: Vec<SyscallCount>,
+    /// Calls that the sentry lacks and the job made.
+    pub unsupported_syscalls: Vec<SyscallCount>,
+}
+
+/// Why there is no sandbox, or why it ended before its job.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A limit can't be enforced on this host, so the job does not start.
+    #[error("the {limit} limit can't be enforced: {problem}")]
+    Limit {
+        /// Which limit.
+        limit: &'static str,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// The host lacks something.
+    #[error("the host can't run a sandbox: {0}")]
+    Host(String),
+    /// A step of making or running it failed.
+    #[error("{step} failed")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The sandbox did not become ready, or stopped answering, in its time.
+    #[error("the sandbox did not {what} within {seconds} s")]
+    TimedOut {
+        /// What it was to do.
+        what: &'static str,
+        /// The time it had.
+        seconds: u64,
+    },
+    /// An input is refused; the owner of the job has to change it.
+    #[error("input refused: {0}")]
+    Input(String),
+    /// The sentry ended by itself.
+    #[error("the sandbox ended unexpectedly: {0}")]
+    Died(String),
+}

@@ -1,1 +1,31 @@
-//! The framed, bounded protocol between the worker and a sentry or a guest agent.
+//! The framed, bounded protocol between the worker (the launcher side) and a sentry or a guest agent.
+//!
+//! A frame is a header of 8 bytes (version, kind, two zero bytes, length of the payload as a little-endian u32)
+//! and the payload: JSON for control frames, plain bytes for `Data`. Descriptors travel with `Config` and
+//! `Start` only. Either side treats the other's bytes as hostile: lengths are checked before anything is
+//! allocated, and an unknown kind or version ends the connection.
+//!
+//! ```text
+//! launcher                                    sentry
+//!   Config (+ fds) ─────────────────────────►            once, first
+//!            ◄───────────────────────── Ready            jailed, a stub is warm; waits here in the pool
+//!   Start (+ image, stdin, stdout, stderr) ──►
+//!   Archive|File, Data*, End … ─────────────►            inputs, unpacked by the sentry
+//!   Go ─────────────────────────────────────►
+//!            ◄─────────────────────── Started            the first instruction is about to run
+//!   Signal ─────────────────────────────────►            any time
+//!            ◄──────────────────────── Exited            every process of the job is gone
+//!   Collect ────────────────────────────────►
+//!            ◄─── Output, Data*, End … Collected
+//!   (closes) ───────────────────────────────►            the sentry ends
+//! ```
+//! `Failed` may come from the sentry at any time and is its last word.
+
+mod connection;
+mod frame;
+
+pub use connection::{Connection, Received, WireError};
+pub use frame::{
+    Collect, Config, EnvEntry, ExitReport, Failed, FailureStage, Frame, ImageFds, InputStart, JobUser, Kind,
+    OutputStart, SignalTarget, Start, bounds,
+};

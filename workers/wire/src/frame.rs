@@ -1,0 +1,303 @@
+use bulkhead_types::{OutputSpec, SyscallCount, Termination, Usage};
+use serde::{Deserialize, Serialize};
+
+/// How large the protocol's parts may be.
+pub mod bounds {
+    /// The payload of a control frame: argv and env of a job are at most 1 MiB, and JSON may double them.
+    pub const CONTROL_BYTES: usize = 4 << 20;
+    /// The payload of a data frame.
+    pub const DATA_BYTES: usize = 256 << 10;
+    /// Descriptors that one frame may carry.
+    pub const DESCRIPTORS: usize = 32;
+}
+
+/// The first frame: what the sentry needs to jail itself. Descriptors with it, in this order: the
+/// `cgroup.procs` files of the sentry's own groups, then those of the job's groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How many of the descriptors are the sentry's own cgroup files.
+    pub sentry_cgroups: usize,
+    /// How many are the job's.
+    pub job_cgroups: usize,
+    /// The host uid and gid of this sandbox; no other live sandbox has it.
+    pub host_uid: u32,
+    /// The directory on the host whose disk holds the sandbox's writable files.
+    pub scratch_directory: String,
+    /// Send even argument-checked memory calls to the sentry first.
+    pub mediated_memory: bool,
+    /// Log every system call to standard error of the sentry (for debugging; slow).
+    pub log_calls: bool,
+}
+
+/// Which image descriptors come with `Start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFds {
+    /// Whether the second descriptor is the image of files that are not world-readable.
+    pub private: bool,
+}
+
+/// A variable of the environment; a secret one is told apart only so that a log can leave it out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvEntry {
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: String,
+    /// Never to be logged.
+    pub secret: bool,
+}
+
+impl std::fmt::Debug for EnvEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.name, if self.secret { "<secret>" } else { &self.value })
+    }
+}
+
+/// Who the job runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobUser {
+    /// `uid[:gid]` or names in the image's own /etc/passwd and /etc/group; empty means 0:0.
+    pub spec: String,
+}
+
+/// The job. Descriptors with it: the public image, the private image if there is one, standard input, output
+/// and error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Which image descriptors come.
+    pub image: ImageFds,
+    /// The command and its arguments; never empty.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<EnvEntry>,
+    /// Absolute path.
+    pub working_directory: String,
+    /// The user.
+    pub user: JobUser,
+    /// The host name that the job sees.
+    pub hostname: String,
+    /// The job's memory limit in bytes, as /proc/meminfo is to show it; the cgroup enforces it.
+    pub memory_bytes: u64,
+    /// CPU bandwidth in thousandths of a core, as nproc is to show it (rounded up); the cgroup enforces it.
+    pub cpu_milli: u64,
+    /// Most processes and threads at once; the sentry enforces it with EAGAIN.
+    pub processes: u64,
+    /// Most bytes of writable files; the sentry enforces it with ENOSPC.
+    pub disk_bytes: u64,
+}
+
+/// An input that `Data` frames and an `End` follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum InputStart {
+    /// A tar archive (plain, gzip or zstd by its first bytes), to be unpacked into this absolute directory.
+    Archive {
+        /// Made if missing.
+        directory: String,
+    },
+    /// A file.
+    File {
+        /// Absolute path; parents are made.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+}
+
+/// Whom a signal reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalTarget {
+    /// The job's first process.
+    First,
+    /// Every process of the job.
+    All,
+}
+
+/// What to collect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Collect {
+    /// Patterns and directories.
+    pub outputs: Vec<OutputSpec>,
+}
+
+/// An output that `Data` frames and an `End` follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputStart {
+    /// Absolute path in the sandbox.
+    pub path: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Whether the data is a tar of this directory.
+    pub is_directory: bool,
+}
+
+/// The end of the job's last process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitReport {
+    /// How the first process ended.
+    pub termination: Termination,
+    /// Why the first process could not be started, for a person ("/bin/foo: no such file"); with it goes exit
+    /// code 127 or 126.
+    pub start_problem: Option<String>,
+    /// What the sentry itself counted; the launcher adds what the cgroup knows (peak memory, OOM kills).
+    pub usage: Usage,
+    /// The ten calls that were served most.
+    pub top_syscalls: Vec<SyscallCount>,
+    /// Calls that the table marks unsupported and the job made.
+    pub unsupported_syscalls: Vec<SyscallCount>,
+}
+
+/// Where a sentry failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureStage {
+    /// It could not jail itself: a limit or namespace is missing.
+    Jail,
+    /// Stubs could not be made.
+    Platform,
+    /// The image can't be read.
+    Image,
+    /// An input archive or file is refused; the job's owner has to change it.
+    Input,
+    /// Its own defect.
+    Internal,
+}
+
+/// The sentry's last word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failed {
+    /// Where.
+    pub stage: FailureStage,
+    /// For a person, with what to do.
+    pub message: String,
+}
+
+/// Everything that is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Launcher: first.
+    Config(Config),
+    /// Sentry: waits for a job.
+    Ready,
+    /// Launcher: the job.
+    Start(Box<Start>),
+    /// Launcher: an input begins.
+    Input(InputStart),
+    /// Both: bytes of the input or output that began; at most [`bounds::DATA_BYTES`].
+    Data(Vec<u8>),
+    /// Both: the input or output is complete.
+    End,
+    /// Launcher: inputs are complete, run.
+    Go,
+    /// Sentry: the first instruction is about to run.
+    Started,
+    /// Launcher: a signal (1 to 64) for the job.
+    Signal {
+        /// Number.
+        signal: u8,
+        /// Whom it reaches.
+        target: SignalTarget,
+    },
+    /// Sentry: every process of the job is gone.
+    Exited(Box<ExitReport>),
+    /// Launcher: what to collect.
+    Collect(Collect),
+    /// Sentry: an output begins.
+    Output(OutputStart),
+    /// Sentry: an output that can't be collected, for a person.
+    OutputProblem(String),
+    /// Sentry: nothing more to collect.
+    Collected,
+    /// Sentry: its last word.
+    Failed(Failed),
+}
+
+/// The number of a frame's kind in the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "each is documented at its frame")]
+pub enum Kind {
+    Config = 1,
+    Ready = 2,
+    Start = 3,
+    Input = 4,
+    Data = 5,
+    End = 6,
+    Go = 7,
+    Started = 8,
+    Signal = 9,
+    Exited = 10,
+    Collect = 11,
+    Output = 12,
+    OutputProblem = 13,
+    Collected = 14,
+    Failed = 15,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 15] = [
+        Self::Config,
+        Self::Ready,
+        Self::Start,
+        Self::Input,
+        Self::Data,
+        Self::End,
+        Self::Go,
+        Self::Started,
+        Self::Signal,
+        Self::Exited,
+        Self::Collect,
+        Self::Output,
+        Self::OutputProblem,
+        Self::Collected,
+        Self::Failed,
+    ];
+
+    /// The kind with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// The longest payload of this kind, in bytes.
+    pub const fn max_payload(self) -> usize {
+        match self {
+            Self::Ready | Self::End | Self::Go | Self::Started | Self::Collected => 0,
+            Self::Data => bounds::DATA_BYTES,
+            _ => bounds::CONTROL_BYTES,
+        }
+    }
+}
+
+impl Frame {
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Config(_) => Kind::Config,
+            Self::Ready => Kind::Ready,
+            Self::Start(_) => Kind::Start,
+            Self::Input(_) => Kind::Input,
+            Self::Data(_) => Kind::Data,
+            Self::End => Kind::End,
+            Self::Go => Kind::Go,
+            Self::Started => Kind::Started,
+            Self::Signal { .. } => Kind::Signal,
+            Self::Exited(_) => Kind::Exited,
+            Self::Collect(_) => Kind::Collect,
+            Self::Output(_) => Kind::Output,
+            Self::OutputProblem(_) => Kind::OutputProblem,
+            Self::Collected => Kind::Collected,
+            Self::Failed(_) => Kind::Failed,
+        }
+    }
+}
