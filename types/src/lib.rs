@@ -3,6 +3,7 @@
 //! Everything that crosses a process boundary inside Bulkhead is made of these types; the public API has its
 //! own messages (crate `bulkhead-proto`), which are converted to these once, at the edge, and validated there.
 
+mod attempt;
 mod digest;
 mod id;
 mod job;
@@ -11,6 +12,7 @@ mod node;
 mod outcome;
 mod state;
 
+pub use attempt::{AttemptKey, OutputStream, Timestamp};
 pub use digest::{Digest, ParseDigestError};
 pub use id::{IdError, ImageName, JobId, JobName, MAX_NAME_LENGTH, NodeId, SandboxId, TenantId};
 pub use job::{
