@@ -1,8 +1,10 @@
 //! The EROFS on-disk format, as far as Bulkhead's images use it.
 //!
-//! [`Reader`] reads an image through positioned reads. It trusts nothing in the image: every offset
-//! is checked against the image's length, no loop is longer than the image, and a damaged image is
-//! an [`Error`], never a panic.
+//! * [`Reader`] reads an image through positioned reads. It trusts nothing in the image: every
+//!   offset is checked against the image's length, no loop is longer than the image, and a damaged
+//!   image is an [`Error`], never a panic.
+//! * [`Tree`] and [`Pair`] make images: uncompressed, 4 KiB blocks, the data of every regular file on
+//!   pages of its own with a zeroed tail, the same bytes for the same tree.
 //!
 //! # A pair of images
 //!
@@ -23,7 +25,11 @@ mod checksum;
 mod format;
 mod reader;
 mod source;
+mod tree;
+mod writer;
 
 pub use format::{BLOCK_SIZE, FileKind, MAX_NAME, Nid};
 pub use reader::{DirEntry, Entries, Error, Extent, Inode, Reader, Xattr};
 pub use source::ReadAt;
+pub use tree::{Content, Meta, Node, NodeId, Tree};
+pub use writer::{Pair, WriteError};
