@@ -10,16 +10,27 @@ const GENERATED: [&str; 3] = ["bulkhead.v1.rs", "bulkhead.worker.v1.rs", "descri
 
 fn generate(into: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
-    let public: Vec<PathBuf> = PUBLIC.iter().map(|name| root.join(format!("bulkhead/v1/{name}.proto"))).collect();
+    let public: Vec<PathBuf> =
+        PUBLIC.iter().map(|name| root.join(format!("bulkhead/v1/{name}.proto"))).collect();
     let descriptors = protox::compile(&public, [&root]).expect("the public .proto files compile");
     fs::write(into.join("descriptors.bin"), descriptors.encode_to_vec()).expect("descriptors are written");
     let mut all = public;
     all.push(root.join("bulkhead/worker/v1/worker.proto"));
     let descriptors = protox::compile(&all, [&root]).expect("the .proto files compile");
-    tonic_prost_build::configure()
-        .out_dir(into)
-        .compile_fds(descriptors)
-        .expect("code is generated");
+    tonic_prost_build::configure().out_dir(into).compile_fds(descriptors).expect("code is generated");
+}
+
+/// The Python client builds its messages from the same descriptors.
+#[test]
+fn the_python_client_has_the_same_descriptors() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let want = fs::read(root.join("src/gen/descriptors.bin")).expect("checked in");
+    let copy = root.join("../clients/python/src/bulkhead/descriptors.bin");
+    if env::var_os("UPDATE_GENERATED").is_some() {
+        fs::write(&copy, &want).expect("written");
+    }
+    let have = fs::read(&copy).unwrap_or_default();
+    assert!(want == have, "{} is stale: run this test again with UPDATE_GENERATED=1", copy.display());
 }
 
 #[test]
