@@ -1,0 +1,50 @@
+//! Reaps every child of the sentry and tells the kernel which stubs are gone.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::ExitStatus;
+use crate::host;
+use crate::platform::{Error, Shared};
+
+pub(crate) fn spawn(shared: Arc<Shared>) -> Result<(), Error> {
+    let builder = std::thread::Builder::new().name("reaper".to_owned());
+    let thread = builder.spawn(move || {
+        loop {
+            match host::wait_ended() {
+                Ok(ended) => reap(&shared, &ended),
+                Err(Errno::INTR) => {}
+                // No child is left, not even the zygote: the sandbox is ending.
+                Err(_) => return,
+            }
+        }
+    });
+    thread.map(drop).map_err(|error| Error::Host {
+        action: "make the reaper's thread",
+        source: Errno::from_io_error(&error).unwrap_or(Errno::AGAIN),
+    })
+}
+
+/// Until `host::reap` the pid stays taken; before it, everyone who could use it is kept away.
+fn reap(shared: &Shared, ended: &host::Ended) {
+    let stub = shared.stubs.lock().unwrap_or_else(PoisonError::into_inner).remove(&ended.pid);
+    let Some(stub) = stub else { return host::reap(ended.pid) };
+    let tids = stub.end();
+    {
+        let mut threads = shared.threads.write().unwrap_or_else(PoisonError::into_inner);
+        for tid in tids {
+            if let Some(thread) = threads.remove(&tid) {
+                thread.over();
+            }
+        }
+    }
+    stub.listener.forget_parent(&stub);
+    host::reap(ended.pid);
+    if stub.announced.load(Ordering::Acquire) {
+        let status =
+            if ended.killed { ExitStatus::Killed(ended.status) } else { ExitStatus::Exited(ended.status) };
+        shared.kernel().gone(&stub, status);
+    }
+}

@@ -1,0 +1,313 @@
+//! A guest thread: what it is stopped in, and how a stop is ended.
+
+use std::any::Any;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::consent::Consent;
+use crate::listener::BirthKind;
+use crate::stop::{Plan, Stop};
+use crate::stub::Stub;
+use crate::{Call, GuestMemory, HostCall, Registers, host, injection, layout, registers, wire};
+
+/// One host thread of a stub. See the crate's head for its life and for who may call what.
+pub struct GuestThread {
+    tid: i32,
+    slot: u64,
+    stub: Arc<Stub>,
+    pub(crate) phase: Mutex<Phase>,
+    attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+/// Rights of an injected descriptor: those of the guest's open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileAccess {
+    /// Mappings of it can never be made writable for the file.
+    ReadOnly,
+    /// Mappings of it may write to the file.
+    ReadWrite,
+}
+
+/// Where a guest thread is, as far as the sentry knows.
+pub(crate) enum Phase {
+    /// In guest code or in a native call.
+    Running,
+    /// In a plain call that the kernel holds.
+    Call { id: u64, call: Call },
+    /// Its plain call was ended by a queued signal; the handler's bell is next.
+    Redirected(Call),
+    /// In the handler, stopped at the bell.
+    Bell(Bell),
+    /// In the handler, carrying out commands.
+    Commanded(Commanded),
+    /// The guest's thread has ended; the host's thread is parked or ending.
+    Over,
+}
+
+/// A stop in the handler.
+#[derive(Clone, Copy)]
+pub(crate) struct Bell {
+    pub(crate) id: u64,
+    /// Address of the frame's ucontext. From the guest's registers: hostile, but only ever used in its own memory.
+    pub(crate) uc: u64,
+    /// What the frame holds.
+    pub(crate) frame: Registers,
+    /// The frame is yet to be written: a thread that has never run.
+    pub(crate) fresh: bool,
+    /// Address of the extended state; 0 if there is none.
+    pub(crate) fpstate: u64,
+}
+
+/// A command list on its way.
+pub(crate) struct Commanded {
+    pub(crate) bell: Bell,
+    pub(crate) consent: Consent,
+    pub(crate) count: usize,
+    /// Set where the handler rings again when it is done; otherwise it resumes the guest by itself.
+    pub(crate) rings: bool,
+    /// The clone that is in the list.
+    pub(crate) birth: Option<u64>,
+    pub(crate) token: Option<u64>,
+    pub(crate) then: Then,
+}
+
+/// What happens when the handler rings with the results.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// The kernel is told.
+    Tell,
+    /// The first thread of the process stays parked for ever.
+    Park,
+}
+
+impl GuestThread {
+    pub(crate) fn new(tid: i32, slot: u64, stub: Arc<Stub>, phase: Phase) -> Self {
+        Self { tid, slot, stub, phase: Mutex::new(phase), attached: Mutex::new(None) }
+    }
+
+    /// The host's thread id, from the host's kernel and never from the stub.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    pub(crate) fn slot(&self) -> u64 {
+        self.slot
+    }
+
+    /// The process it belongs to.
+    pub fn stub(&self) -> &Arc<Stub> {
+        &self.stub
+    }
+
+    /// Guest memory.
+    pub fn memory(&self) -> GuestMemory {
+        GuestMemory::new(self.stub.clone())
+    }
+
+    /// Hangs a value of the kernel's on the thread (its task), replacing the last one.
+    pub fn attach(&self, value: Arc<dyn Any + Send + Sync>) {
+        *self.attached.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
+    /// What `attach` was given last.
+    pub fn attached(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// [`layout::SCRATCH_SIZE`] bytes of stub memory for data that commands point to. The guest can change it at
+    /// any time.
+    pub fn scratch(&self) -> u64 {
+        self.slot + layout::SLOT_SCRATCH
+    }
+
+    /// Ends any stop: the return value of a plain call, or rax alone of another stop.
+    pub fn ret(&self, value: i64) {
+        match self.take() {
+            Some(Stop::Call { id }) => self.send(id, value, 0),
+            Some(Stop::Bell(bell)) => {
+                let registers = Registers { rax: value as u64, ..bell.frame };
+                self.leave(bell, &registers);
+            }
+            None => {}
+        }
+    }
+
+    /// Ends any stop but a plain call: all registers.
+    pub fn resume(&self, registers: &Registers) {
+        if let Some(bell) = self.take_bell() {
+            self.leave(bell, registers);
+        }
+    }
+
+    /// Ends a plain call: the host's kernel executes it. Refused with EPERM in the guest's return register unless
+    /// the call is one that the guest could make natively (it arrives here with `mediated_mm`), rseq, or a
+    /// growing mremap of anonymous memory: memory can change under every other call.
+    pub fn native(&self) {
+        let Some((id, call)) = self.take_call() else { return };
+        match self.stub.shared.native_allowed(&self.stub, &call) {
+            Ok(()) => self.send(id, 0, host::CONTINUE),
+            Err(errno) => self.send(id, -i64::from(errno.raw_os_error()), 0),
+        }
+    }
+
+    /// Ends a plain `mmap` call of a file that has a host file of its own: puts the descriptor at the guest's own
+    /// number and lets the guest's call map it.
+    ///
+    /// # Errors
+    /// The call is still open when this fails. EINVAL if the stop is no plain mmap of a descriptor, or the flags
+    /// are none of MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_POPULATE; EMFILE if
+    /// the guest's number is beyond the stub's table (then `redirect` and `run_and_return`); EACCES as for mmap; and
+    /// what [`add_fd`](Self::add_fd) says.
+    pub fn map_file(&self, fd: BorrowedFd<'_>, access: FileAccess) -> Result<(), Errno> {
+        let (id, call) = match &*self.lock() {
+            Phase::Call { id, call } => (*id, *call),
+            _ => return Err(Errno::INVAL),
+        };
+        let number = injection::check_mmap(&call, access)?;
+        let fd = self.stub.shared.injectable(fd, access)?;
+        host::add_fd(self.stub.listener.fd.as_fd(), id, fd.as_fd(), Some(number))?;
+        if self.take_call().is_some() {
+            self.send(id, 0, host::CONTINUE);
+        }
+        Ok(())
+    }
+
+    /// Ends a plain call without an answer: the thread comes back in `interrupted`, with all registers. For a
+    /// signal that ends a parked call.
+    pub fn redirect(&self) {
+        let taken = {
+            let mut phase = self.lock();
+            match *phase {
+                Phase::Call { id, call } => {
+                    *phase = Phase::Redirected(call);
+                    Some(id)
+                }
+                _ => None,
+            }
+        };
+        if let Some(id) = taken {
+            self.queue_kick();
+            self.send(id, 0, 0);
+        }
+    }
+
+    /// Brings a running thread in: `interrupted` follows. If the thread is stopped, it follows the end of that
+    /// stop. A kick of a thread that is over does nothing.
+    pub fn kick(&self) {
+        if !matches!(&*self.lock(), Phase::Over) {
+            self.queue_kick();
+        }
+    }
+
+    /// Ends any stop but a plain call: carries out host calls in the stub; `Kernel::ran` follows.
+    ///
+    /// # Errors
+    /// E2BIG if there are more than [`layout::MAX_COMMANDS`]; the stop is still open.
+    pub fn run(&self, commands: &[HostCall]) -> Result<(), Errno> {
+        self.command(commands, Plan::new(wire::RUN))
+    }
+
+    /// As `run`, but the thread resumes by itself, with the last result (or the first error) in rax: one round
+    /// trip less. `registers` are loaded first.
+    ///
+    /// # Errors
+    /// E2BIG, as `run`.
+    pub fn run_and_return(&self, commands: &[HostCall], registers: &Registers) -> Result<(), Errno> {
+        let op = wire::RUN | wire::VALUE;
+        self.command(commands, Plan { registers: Some(*registers), ..Plan::new(op) })
+    }
+
+    /// Ends any stop but a plain call: copies the address space into a new stub, whose only thread arrives in
+    /// `born` with `token`. The calling thread resumes by itself with `parent`, unless the host refuses (EAGAIN at
+    /// a limit): then `ran` comes, with the token.
+    pub fn fork(&self, token: u64, parent: &Registers) {
+        let flags = (libc::CLONE_PARENT | libc::SIGCHLD) as u64;
+        let clone = HostCall::new(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]);
+        self.clone_host(clone, BirthKind::Fork { slot: self.slot }, token, parent);
+    }
+
+    /// Ends any stop but a plain call: makes a new thread of this stub, which arrives in `born` with `token` and a
+    /// clear extended state. The calling thread resumes by itself with `parent`, or `ran` comes, as for `fork`.
+    ///
+    /// # Errors
+    /// EAGAIN if the stub has [`layout::MAX_THREADS`] threads; the stop is still open.
+    pub fn spawn_thread(&self, token: u64, parent: &Registers) -> Result<(), Errno> {
+        let slot = self.stub.take_slot().ok_or(Errno::AGAIN)?;
+        let flags = libc::CLONE_VM
+            | libc::CLONE_FS
+            | libc::CLONE_FILES
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_THREAD
+            | libc::CLONE_SYSVSEM;
+        let stack = slot + layout::SLOT_SIZE - wire::STACK_MARGIN;
+        let clone = HostCall::new(libc::SYS_clone, [flags as u64, stack, 0, 0, 0, 0]);
+        self.clone_host(clone, BirthKind::Thread { slot }, token, parent);
+        Ok(())
+    }
+
+    /// Ends any stop but a plain call, and the guest's thread with it: unregisters rseq (address, length,
+    /// signature), stores 0 at `clear_tid` and wakes one waiter there. The process lives on while the kernel
+    /// doesn't kill it, even without threads.
+    pub fn exit_thread(&self, clear_tid: Option<u64>, rseq: Option<(u64, u32, u32)>) {
+        let mut commands = Vec::with_capacity(3);
+        if let Some((address, length, signature)) = rseq {
+            const UNREGISTER: u64 = 1;
+            let args = [address, length.into(), UNREGISTER, signature.into(), 0, 0];
+            commands.push(HostCall::new(libc::SYS_rseq, args));
+        }
+        if let Some(address) = clear_tid {
+            // One call that stores and wakes, and that an unmapped address can't hurt. Not the private form:
+            // Linux wakes the shared one.
+            let wake_op = libc::FUTEX_WAKE_OP as u64;
+            commands.push(HostCall::new(libc::SYS_futex, [address, wake_op, 1, 0, address, 0]));
+        }
+        let first = self.tid == self.stub.pid();
+        if !first {
+            commands.push(HostCall::new(libc::SYS_exit, [0; 6]));
+        }
+        let plan = Plan { then: Then::Park, ..Plan::new(wire::RUN | wire::KEEP_GOING) };
+        // At most three commands: it can't be too long.
+        let _fits = self.command(&commands, plan);
+    }
+
+    /// Puts a file into the stub, for a mapping command: at `at`, replacing what is there, or at the lowest free
+    /// number. Only in a stop. Remove it with `HostCall::close`, or leave it to be replaced.
+    ///
+    /// # Errors
+    /// EINVAL if the file is no regular file or memfd; EACCES if it can't be had with these rights; EMFILE; ENOENT
+    /// if the thread is not stopped.
+    pub fn add_fd(&self, fd: BorrowedFd<'_>, at: Option<i32>, access: FileAccess) -> Result<i32, Errno> {
+        let id = match &*self.lock() {
+            Phase::Call { id, .. } => *id,
+            Phase::Bell(bell) => bell.id,
+            _ => return Err(Errno::NOENT),
+        };
+        let fd = self.stub.shared.injectable(fd, access)?;
+        host::add_fd(self.stub.listener.fd.as_fd(), id, fd.as_fd(), at)
+    }
+
+    /// The extended state (x87, SSE, AVX...) in a stop that is no plain call: the bytes that belong behind the
+    /// guest's own signal frame (`struct _xstate`, standard format). Empty for a thread that has never run.
+    ///
+    /// # Errors
+    /// EINVAL in another stop; EFAULT if the guest took its frame away.
+    pub fn extended_state(&self) -> Result<Vec<u8>, Errno> {
+        let bell = self.peek_bell().ok_or(Errno::INVAL)?;
+        if bell.fpstate == 0 {
+            return Ok(Vec::new());
+        }
+        registers::read_extended(&self.memory(), bell.fpstate)
+    }
+
+    /// Replaces the extended state of a stop that is no plain call by what the guest's own frame held. The
+    /// host's kernel checks it when the thread resumes.
+    ///
+    /// # Errors
+    /// As `extended_state`; EINVAL also if it is longer than the frame's own.
+    pub fn set_extended_state(&self, state: &[u8]) -> Result<(), Errno> {
+        let bell = self.peek_bell().filter(|bell| bell.fpstate != 0).ok_or(Errno::INVAL)?;
+        registers::write_extended(&self.memory(), bell.fpstate, state)
+    }
+}
