@@ -79,7 +79,8 @@ pub type SysResult = Result<u64, Fail>;
 pub struct CallState {
     /// When the wait ends; set at the first execution, so that a re-execution does not start over.
     deadline: Option<Instant>,
-    /// Progress that must not be made twice, for example bytes already written to a pipe.
+    /// Progress that must not be made twice, for example bytes already written to a pipe. If a signal ends the
+    /// wait and this is not 0, the call returns it instead of EINTR.
     pub progress: u64,
     /// Executions so far, the current one included.
     pub executions: u32,

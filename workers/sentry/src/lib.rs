@@ -7,5 +7,9 @@
 
 pub mod call;
 pub mod errno;
+pub mod kernel;
 pub mod memory;
+pub mod sync;
+pub mod syscalls;
+pub mod vfs;
 pub mod wait;

@@ -1,0 +1,99 @@
+//! The system calls: one list of entries for each family, gathered in [`table`].
+//!
+//! A family's file exports `TABLE`; the list is the coverage document (`bulkhead-sentry --list-syscalls`).
+
+mod names;
+mod table;
+
+use bulkhead_platform::{Abi, Call};
+
+use crate::call::{Args, SysResult};
+use crate::errno::Errno;
+use crate::kernel::Ctx;
+
+pub use table::{all, entry};
+
+/// Serves one execution of a call.
+pub type Handler = fn(&mut Ctx<'_>, &Args) -> SysResult;
+
+/// How much of a call is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Every flag of Linux's manual page works or stands in the note.
+    Full,
+    /// What real programs use works; the rest stands in the note.
+    Partial,
+    /// Answered with this error on purpose, in the way that programs fall back from.
+    Refused(Errno),
+    /// Missing: ENOSYS, and named in the job's result.
+    Unsupported,
+}
+
+/// One system call.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Number on x86-64.
+    pub number: u64,
+    /// Name.
+    pub name: &'static str,
+    /// How much of it is there.
+    pub status: Status,
+    /// Serves it.
+    pub handler: Handler,
+    /// What differs from Linux; empty if nothing.
+    pub note: &'static str,
+}
+
+impl Entry {
+    /// A call that works in full.
+    pub const fn full(number: u64, name: &'static str, handler: Handler) -> Self {
+        Self { number, name, status: Status::Full, handler, note: "" }
+    }
+
+    /// A call that works in part.
+    pub const fn partial(number: u64, name: &'static str, handler: Handler, note: &'static str) -> Self {
+        Self { number, name, status: Status::Partial, handler, note }
+    }
+
+    /// A call that is refused on purpose.
+    pub const fn refused(number: u64, name: &'static str, errno: Errno, note: &'static str) -> Self {
+        Self { number, name, status: Status::Refused(errno), handler: refuse, note }
+    }
+
+    /// Whether the sentry does something for it.
+    pub fn is_served(&self) -> bool {
+        matches!(self.status, Status::Full | Status::Partial)
+    }
+
+    /// Whether it is missing.
+    pub fn is_unsupported(&self) -> bool {
+        self.status == Status::Unsupported
+    }
+}
+
+/// The handler of a call.
+pub fn handler(call: &Call) -> Handler {
+    if call.abi != Abi::X86_64 {
+        return missing;
+    }
+    entry(call.nr).map_or(missing as Handler, |entry| entry.handler)
+}
+
+/// The name of a call, or its number if Linux has none either.
+pub fn name(number: u64) -> String {
+    match usize::try_from(number).ok().and_then(|at| names::NAMES.get(at)) {
+        Some(name) if !name.is_empty() => (*name).into(),
+        _ => format!("call {number}"),
+    }
+}
+
+fn missing(_cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
+    Err(Errno::ENOSYS.into())
+}
+
+fn refuse(cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
+    match entry(cx.raw.nr).map(|entry| entry.status) {
+        Some(Status::Refused(errno)) => Err(errno.into()),
+        _ => Err(Errno::ENOSYS.into()),
+    }
+}
