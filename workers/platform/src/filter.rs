@@ -352,3 +352,29 @@ pub(crate) fn native(program: &[Instruction], nr: u64, args: [u64; 6], ip: u64) 
     let Ok(nr) = u32::try_from(nr) else { return false };
     bpf::run(program, &bpf::Data { nr, arch: X86_64, ip, args }) == Some(ALLOW)
 }
+
+#[cfg(feature = "test-switches")]
+impl Rules {
+    /// All rules but the one of this name.
+    ///
+    /// # Panics
+    /// If there is no such rule.
+    pub fn without(rule: &str) -> Self {
+        let mut rules = Self::default();
+        let switch = match rule {
+            "consent" => &mut rules.consent,
+            "exact consent" => &mut rules.exact_consent,
+            "kernel identity" => &mut rules.kernel_identity,
+            "continue only native" => &mut rules.continue_only_native,
+            "exact descriptor rights" => &mut rules.exact_descriptor_rights,
+            "growing mremap notified" => &mut rules.growing_mremap_notified,
+            "architecture first" => &mut rules.architecture_first,
+            "notify the rest" => &mut rules.notify_the_rest,
+            "native arguments" => &mut rules.native_arguments,
+            "trap" => &mut rules.trap,
+            _ => panic!("no rule is called {rule}"),
+        };
+        *switch = false;
+        rules
+    }
+}

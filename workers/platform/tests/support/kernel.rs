@@ -1,0 +1,530 @@
+//! A kernel just big enough to run test programs: processes, wait4, threads, files of the host read-only.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Duration;
+
+use bulkhead_platform::{
+    Abi, Call, Config, ExitStatus, Fault, FileAccess, GuestThread, HostCall, Kernel, Platform, Ran,
+    Registers, Stub,
+};
+
+use super::loader;
+
+/// Calls that tests invent: they mean nothing to the host.
+pub const TEST_CALL: u64 = 5000;
+
+/// What a test wants to decide by itself; each answers whether it has dealt with the stop.
+pub trait Policy: Send + Sync {
+    fn call(&self, _kernel: &Mini, _thread: &Arc<GuestThread>, _call: &Call) -> bool {
+        false
+    }
+    fn trapped(&self, _kernel: &Mini, _thread: &Arc<GuestThread>, _call: &Call, _regs: &Registers) -> bool {
+        false
+    }
+    fn fault(&self, _kernel: &Mini, _thread: &Arc<GuestThread>, _fault: &Fault, _regs: &Registers) -> bool {
+        false
+    }
+    fn interrupted(&self, _k: &Mini, _t: &Arc<GuestThread>, _r: &Registers, _call: Option<Call>) -> bool {
+        false
+    }
+    fn ran(&self, _kernel: &Mini, _thread: &Arc<GuestThread>, _ran: &Ran) -> bool {
+        false
+    }
+}
+
+/// Decides nothing.
+pub struct Ordinary;
+
+impl Policy for Ordinary {}
+
+/// How a guest process ended, as wait4 tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Exited(i32),
+    Signaled(i32),
+}
+
+pub struct Process {
+    pub pid: u64,
+    parent: u64,
+    stub: Option<Arc<Stub>>,
+    exit: Option<End>,
+    end: Option<End>,
+    reaped: bool,
+}
+
+/// A thread or child that is to be born.
+struct Expected {
+    pid: u64,
+    regs: Registers,
+    child_tid: Option<u64>,
+    clear_tid: Option<u64>,
+}
+
+/// What hangs on a guest thread.
+struct Task {
+    process: u64,
+    tid: u64,
+    clear_tid: Mutex<Option<u64>>,
+    rseq: Mutex<Option<(u64, u32, u32)>>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    processes: HashMap<u64, Process>,
+    expected: HashMap<u64, Expected>,
+    waiters: VecDeque<(u64, Arc<GuestThread>, Registers)>,
+    files: Vec<Option<Arc<File>>>,
+    /// Calls served, by number.
+    counts: HashMap<u64, u64>,
+}
+
+pub struct Mini {
+    pub platform: OnceLock<Arc<Platform>>,
+    policy: Box<dyn Policy>,
+    state: Mutex<State>,
+    changed: Condvar,
+    pub output: Mutex<Vec<u8>>,
+    /// Remarks of policies, in order.
+    pub notes: Mutex<Vec<String>>,
+    /// Processes that may exist at once.
+    pub process_limit: usize,
+}
+
+/// Starts a platform and a kernel over it.
+pub fn boot(config: Config, policy: impl Policy + 'static) -> Arc<Mini> {
+    let platform = Arc::new(Platform::start(config).expect("the platform"));
+    let kernel = Arc::new(Mini {
+        platform: OnceLock::new(),
+        policy: Box::new(policy),
+        state: Mutex::new(State { files: vec![None, None, None], ..State::default() }),
+        changed: Condvar::new(),
+        output: Mutex::default(),
+        notes: Mutex::default(),
+        process_limit: 20,
+    });
+    kernel.platform.set(platform.clone()).ok().expect("first");
+    platform.serve(kernel.clone()).expect("the platform's threads");
+    kernel
+}
+
+/// Runs a program to its end; its end and what it wrote.
+pub fn run(config: Config, policy: impl Policy + 'static, path: &Path, args: &[&str]) -> (End, String) {
+    let kernel = boot(config, policy);
+    let pid = kernel.spawn(path, args);
+    let end = kernel.wait(pid);
+    (end, kernel.printed())
+}
+
+impl Mini {
+    pub fn platform(&self) -> &Platform {
+        self.platform.get().expect("booted")
+    }
+
+    pub fn printed(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().expect("output")).into_owned()
+    }
+
+    pub fn note(&self, text: impl Into<String>) {
+        self.notes.lock().expect("notes").push(text.into());
+        self.changed.notify_all();
+    }
+
+    pub fn noted(&self, text: &str) -> bool {
+        self.notes.lock().expect("notes").iter().any(|note| note == text)
+    }
+
+    pub fn count(&self, nr: i64) -> u64 {
+        self.state.lock().expect("state").counts.get(&(nr as u64)).copied().unwrap_or(0)
+    }
+
+    /// Starts a program as a process of its own; its pid.
+    pub fn spawn(&self, path: &Path, args: &[&str]) -> u64 {
+        let pid = {
+            let mut state = self.state.lock().expect("state");
+            state.next += 1;
+            let pid = state.next;
+            state.processes.insert(pid, Process::new(pid, 0));
+            pid
+        };
+        self.exec(pid, path, args);
+        pid
+    }
+
+    /// Puts a program into a warm stub for this process.
+    pub fn exec(&self, pid: u64, path: &Path, args: &[&str]) {
+        let warm = self.platform().warm_stub().expect("a warm stub");
+        warm.thread().attach(Task::new(pid, pid, None));
+        self.state.lock().expect("state").processes.get_mut(&pid).expect("it").stub =
+            Some(warm.stub().clone());
+        let mut argv = vec![path.display().to_string()];
+        argv.extend(args.iter().map(|text| (*text).to_owned()));
+        loader::start(warm, self.platform().layout(), path, &argv, &["LANG=C".to_owned()]);
+    }
+
+    /// Waits for the end of a process.
+    pub fn wait(&self, pid: u64) -> End {
+        let mut state = self.state.lock().expect("state");
+        loop {
+            if let Some(end) = state.processes[&pid].end {
+                return end;
+            }
+            let (next, timeout) = self.changed.wait_timeout(state, Duration::from_secs(20)).expect("state");
+            assert!(!timeout.timed_out(), "process {pid} does not end; printed: {}", self.printed());
+            state = next;
+        }
+    }
+
+    /// Waits until a policy has made this remark.
+    pub fn wait_for_note(&self, text: &str) {
+        let mut notes = self.notes.lock().expect("notes");
+        while !notes.iter().any(|note| note == text) {
+            let (next, timeout) = self.changed.wait_timeout(notes, Duration::from_secs(20)).expect("notes");
+            assert!(!timeout.timed_out(), "no '{text}' among {:?}; {}", *next, self.printed());
+            notes = next;
+        }
+    }
+
+    pub fn stub_of(&self, pid: u64) -> Arc<Stub> {
+        self.state.lock().expect("state").processes[&pid].stub.clone().expect("a running process")
+    }
+
+    pub fn alive(&self) -> usize {
+        self.state.lock().expect("state").processes.values().filter(|p| p.end.is_none()).count()
+    }
+
+    pub fn processes_ever(&self) -> usize {
+        self.state.lock().expect("state").processes.len()
+    }
+
+    fn reaped_child(&self, parent: u64) -> Result<Option<(u64, End)>, ()> {
+        let mut state = self.state.lock().expect("state");
+        let mut any = false;
+        for process in state.processes.values_mut().filter(|p| p.parent == parent && !p.reaped) {
+            any = true;
+            if let Some(end) = process.end {
+                process.reaped = true;
+                return Ok(Some((process.pid, end)));
+            }
+        }
+        if any { Ok(None) } else { Err(()) }
+    }
+
+    fn wait4(&self, thread: &Arc<GuestThread>, registers: &Registers) {
+        let process = task(thread).process;
+        match self.reaped_child(process) {
+            Err(()) => thread.ret(-i64::from(libc::ECHILD)),
+            Ok(Some(child)) => finish_wait(thread, registers, child),
+            Ok(None) => {
+                self.state.lock().expect("state").waiters.push_back((process, thread.clone(), *registers));
+                // It may have ended in between.
+                self.wake_waiters();
+            }
+        }
+    }
+
+    fn wake_waiters(&self) {
+        let waiters = std::mem::take(&mut self.state.lock().expect("state").waiters);
+        for (process, thread, registers) in waiters {
+            match self.reaped_child(process) {
+                Ok(Some(child)) => finish_wait(&thread, &registers, child),
+                _ => self.state.lock().expect("state").waiters.push_back((process, thread, registers)),
+            }
+        }
+    }
+
+    /// clone and fork; clone3 is ENOSYS.
+    fn clone(&self, thread: &Arc<GuestThread>, regs: &Registers, flags: u64, stack: u64) {
+        let caller = task(thread);
+        let alive = self.alive();
+        let mut state = self.state.lock().expect("state");
+        let is_thread = flags & libc::CLONE_THREAD as u64 != 0;
+        if !is_thread && alive >= self.process_limit {
+            drop(state);
+            return thread.ret(-i64::from(libc::EAGAIN));
+        }
+        state.next += 1;
+        let id = state.next;
+        let has = |flag: i32| flags & flag as u64 != 0;
+        let mut child = Registers { rax: 0, ..*regs };
+        if stack != 0 {
+            child.rsp = stack;
+        }
+        if has(libc::CLONE_SETTLS) {
+            child.fs_base = regs.r8;
+        }
+        let process = if is_thread { caller.process } else { id };
+        let expected = Expected {
+            pid: process,
+            regs: child,
+            child_tid: has(libc::CLONE_CHILD_SETTID).then_some(regs.r10),
+            clear_tid: has(libc::CLONE_CHILD_CLEARTID).then_some(regs.r10),
+        };
+        state.expected.insert(id, expected);
+        if !is_thread {
+            state.processes.insert(id, Process::new(id, caller.process));
+        }
+        drop(state);
+        if has(libc::CLONE_PARENT_SETTID) {
+            let _fault = thread.memory().write(regs.rdx, &(id as u32).to_le_bytes());
+        }
+        let parent = Registers { rax: id, ..*regs };
+        if is_thread {
+            thread.spawn_thread(id, &parent).expect("a slot");
+        } else {
+            thread.fork(id, &parent);
+        }
+    }
+
+    fn exit_group(&self, thread: &Arc<GuestThread>, status: u64) {
+        let process = task(thread).process;
+        if let Some(process) = self.state.lock().expect("state").processes.get_mut(&process) {
+            process.exit = Some(End::Exited((status & 0xff) as i32));
+        }
+        thread.stub().kill();
+    }
+
+    /// What the test programs and the C library need.
+    fn serve(&self, thread: &Arc<GuestThread>, call: &Call) -> i64 {
+        let [a0, a1, a2, a3, ..] = call.args;
+        let memory = thread.memory();
+        let errno = |number: i32| -i64::from(number);
+        match call.nr as i64 {
+            libc::SYS_write => {
+                let mut bytes = vec![0; (a2 as usize).min(1 << 16)];
+                let got = memory.read_some(a1, &mut bytes);
+                if got == 0 && a2 > 0 {
+                    return errno(libc::EFAULT);
+                }
+                self.output.lock().expect("output").extend_from_slice(&bytes[..got]);
+                got as i64
+            }
+            libc::SYS_writev => {
+                let mut total = 0;
+                for n in 0..a2.min(16) {
+                    let mut vector = [0; 16];
+                    if memory.read(a1 + 16 * n, &mut vector).is_err() {
+                        return errno(libc::EFAULT);
+                    }
+                    let word = |at: usize| u64::from_le_bytes(vector[at..at + 8].try_into().expect("8"));
+                    let mut bytes = vec![0; (word(8) as usize).min(1 << 16)];
+                    let got = memory.read_some(word(0), &mut bytes);
+                    self.output.lock().expect("output").extend_from_slice(&bytes[..got]);
+                    total += got as i64;
+                }
+                total
+            }
+            libc::SYS_openat => match memory.read_cstr(a1, 4096) {
+                Ok(path) => self.open(&String::from_utf8_lossy(&path)),
+                Err(error) => errno(error.raw_os_error()),
+            },
+            libc::SYS_read | libc::SYS_pread64 => {
+                let Some(file) = self.file(a0) else { return errno(libc::EBADF) };
+                let mut bytes = vec![0; (a2 as usize).min(1 << 16)];
+                // Reads of the tests' programs begin at the start of the file.
+                let offset = if call.nr == libc::SYS_pread64 as u64 { a3 } else { 0 };
+                let got = file.read_at(&mut bytes, offset).unwrap_or(0);
+                memory.write_some(a1, &bytes[..got]) as i64
+            }
+            libc::SYS_newfstatat | libc::SYS_fstat => {
+                let (fd, into) = if call.nr == libc::SYS_fstat as u64 { (a0, a1) } else { (a0, a2) };
+                let Some(file) = self.file(fd) else { return errno(libc::ENOENT) };
+                let data = file.metadata().expect("metadata");
+                let mut stat = [0u8; 144];
+                stat[24..28].copy_from_slice(&data.mode().to_le_bytes());
+                stat[48..56].copy_from_slice(&data.size().to_le_bytes());
+                stat[56..64].copy_from_slice(&4096u64.to_le_bytes());
+                memory.write(into, &stat).map_or(errno(libc::EFAULT), |()| 0)
+            }
+            libc::SYS_close => 0,
+            libc::SYS_getpid => task(thread).process as i64,
+            libc::SYS_gettid => task(thread).tid as i64,
+            libc::SYS_set_tid_address => {
+                *task(thread).clear_tid.lock().expect("task") = Some(a0);
+                task(thread).tid as i64
+            }
+            libc::SYS_set_robust_list | libc::SYS_rt_sigaction | libc::SYS_rt_sigprocmask => 0,
+            libc::SYS_prlimit64 => errno(libc::EPERM),
+            libc::SYS_getrandom => memory.write_some(a0, &vec![0x5a; (a1 as usize).min(256)]) as i64,
+            _ => errno(libc::ENOSYS),
+        }
+    }
+
+    fn open(&self, path: &str) -> i64 {
+        let Ok(file) = File::open(path) else { return -i64::from(libc::ENOENT) };
+        let mut state = self.state.lock().expect("state");
+        state.files.push(Some(Arc::new(file)));
+        state.files.len() as i64 - 1
+    }
+
+    pub fn file(&self, fd: u64) -> Option<Arc<File>> {
+        self.state.lock().expect("state").files.get(fd as usize).cloned().flatten()
+    }
+
+    /// Offers a file to guests; its descriptor there.
+    pub fn offer(&self, file: File) -> u64 {
+        let mut state = self.state.lock().expect("state");
+        state.files.push(Some(Arc::new(file)));
+        state.files.len() as u64 - 1
+    }
+
+    /// A private file mapping.
+    fn map(&self, thread: &Arc<GuestThread>, call: &Call, registers: &Registers) {
+        let [address, length, prot, flags, fd, offset] = call.args;
+        let Some(file) = self.file(fd) else { return thread.ret(-i64::from(libc::EBADF)) };
+        match thread.add_fd(file.as_fd(), None, FileAccess::ReadOnly) {
+            Ok(at) => {
+                // The descriptor stays behind in the stub: only its number's reuse would matter here.
+                let map = HostCall::mmap(address, length, prot as i32, flags as i32, at, offset);
+                thread.run_and_return(&[map], registers).expect("a short list");
+            }
+            Err(error) => thread.ret(-i64::from(error.raw_os_error())),
+        }
+    }
+}
+
+impl Process {
+    fn new(pid: u64, parent: u64) -> Self {
+        Self { pid, parent, stub: None, exit: None, end: None, reaped: false }
+    }
+}
+
+impl Task {
+    fn new(process: u64, tid: u64, clear_tid: Option<u64>) -> Arc<Self> {
+        Arc::new(Self { process, tid, clear_tid: Mutex::new(clear_tid), rseq: Mutex::new(None) })
+    }
+}
+
+fn task(thread: &GuestThread) -> Arc<Task> {
+    thread.attached().expect("a task").downcast().expect("a task")
+}
+
+fn finish_wait(thread: &Arc<GuestThread>, registers: &Registers, (pid, end): (u64, End)) {
+    let status = match end {
+        End::Exited(code) => code << 8,
+        End::Signaled(signal) => signal,
+    };
+    if registers.rsi != 0 {
+        let _fault = thread.memory().write(registers.rsi, &status.to_le_bytes());
+    }
+    thread.ret(pid as i64);
+}
+
+impl Kernel for Mini {
+    fn call(&self, thread: &Arc<GuestThread>, call: Call) {
+        *self.state.lock().expect("state").counts.entry(call.nr).or_default() += 1;
+        if self.policy.call(self, thread, &call) {
+            return;
+        }
+        if call.abi != Abi::X86_64 {
+            return thread.ret(-i64::from(libc::ENOSYS));
+        }
+        let nr = call.nr as i64;
+        match nr {
+            libc::SYS_exit_group => self.exit_group(thread, call.args[0]),
+            libc::SYS_rseq => {
+                let [address, length, flags, signature, ..] = call.args;
+                let register = (flags & 1 == 0).then_some((address, length as u32, signature as u32));
+                *task(thread).rseq.lock().expect("task") = register;
+                thread.native();
+            }
+            libc::SYS_mremap => thread.native(),
+            libc::SYS_mmap => match self.file(call.args[4]) {
+                Some(file) => {
+                    if let Err(error) = thread.map_file(file.as_fd(), FileAccess::ReadOnly) {
+                        thread.ret(-i64::from(error.raw_os_error()));
+                    }
+                }
+                None => thread.ret(-i64::from(libc::EBADF)),
+            },
+            _ => {
+                let value = self.serve(thread, &call);
+                thread.ret(value);
+            }
+        }
+    }
+
+    fn trapped(&self, thread: &Arc<GuestThread>, call: Call, registers: Registers) {
+        if self.policy.trapped(self, thread, &call, &registers) {
+            return;
+        }
+        match call.nr as i64 {
+            libc::SYS_fork => self.clone(thread, &registers, libc::SIGCHLD as u64, 0),
+            libc::SYS_clone => self.clone(thread, &registers, call.args[0], call.args[1]),
+            libc::SYS_wait4 => self.wait4(thread, &registers),
+            libc::SYS_exit => {
+                let task = task(thread);
+                let clear = *task.clear_tid.lock().expect("task");
+                let rseq = *task.rseq.lock().expect("task");
+                thread.exit_thread(clear, rseq);
+            }
+            libc::SYS_mmap => self.map(thread, &call, &registers),
+            _ => thread.ret(-i64::from(libc::ENOSYS)),
+        }
+    }
+
+    fn fault(&self, thread: &Arc<GuestThread>, fault: Fault, registers: Registers) {
+        if self.policy.fault(self, thread, &fault, &registers) {
+            return;
+        }
+        if let Some(process) = self.state.lock().expect("state").processes.get_mut(&task(thread).process) {
+            process.exit = Some(End::Signaled(fault.signo));
+        }
+        thread.stub().kill();
+    }
+
+    fn interrupted(&self, thread: &Arc<GuestThread>, registers: Registers, redirected: Option<Call>) {
+        if !self.policy.interrupted(self, thread, &registers, redirected) {
+            thread.resume(&registers);
+        }
+    }
+
+    fn born(&self, child: &Arc<GuestThread>, token: u64) {
+        let mut state = self.state.lock().expect("state");
+        let expected = state.expected.remove(&token).expect("a birth that was asked for");
+        if let Some(process) = state.processes.get_mut(&expected.pid) {
+            process.stub = Some(child.stub().clone());
+        }
+        drop(state);
+        child.attach(Task::new(expected.pid, token, expected.clear_tid));
+        if let Some(address) = expected.child_tid {
+            let _fault = child.memory().write(address, &(token as u32).to_le_bytes());
+        }
+        child.resume(&expected.regs);
+    }
+
+    fn ran(&self, thread: &Arc<GuestThread>, ran: Ran) {
+        if self.policy.ran(self, thread, &ran) {
+            return;
+        }
+        if let Some(token) = ran.token {
+            let mut state = self.state.lock().expect("state");
+            state.expected.remove(&token);
+            state.processes.remove(&token);
+        }
+        let error = ran.result.err().map_or(0, |error| -i64::from(error.raw_os_error()));
+        self.note(format!("ran {} commands, then {error}", ran.succeeded));
+        thread.ret(error);
+    }
+
+    fn gone(&self, stub: &Arc<Stub>, status: ExitStatus) {
+        let mut state = self.state.lock().expect("state");
+        let process =
+            state.processes.values_mut().find(|p| p.stub.as_ref().is_some_and(|s| Arc::ptr_eq(s, stub)));
+        if let Some(process) = process {
+            process.end = Some(process.exit.unwrap_or(match status {
+                ExitStatus::Exited(code) => End::Exited(code),
+                ExitStatus::Killed(signal) => End::Signaled(signal),
+            }));
+        }
+        drop(state);
+        self.changed.notify_all();
+        self.wake_waiters();
+    }
+}
