@@ -13,6 +13,8 @@
     reason = "generated code; the .proto files are its documentation"
 )]
 
+pub mod codec;
+
 /// The public API.
 pub mod v1 {
     include!("gen/bulkhead.v1.rs");

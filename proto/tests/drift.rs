@@ -17,7 +17,11 @@ fn generate(into: &Path) {
     let mut all = public;
     all.push(root.join("bulkhead/worker/v1/worker.proto"));
     let descriptors = protox::compile(&all, [&root]).expect("the .proto files compile");
-    tonic_prost_build::configure().out_dir(into).compile_fds(descriptors).expect("code is generated");
+    tonic_prost_build::configure()
+        .out_dir(into)
+        .codec_path("crate::codec::MessageCodec")
+        .compile_fds(descriptors)
+        .expect("code is generated");
 }
 
 /// The Python client builds its messages from the same descriptors.
