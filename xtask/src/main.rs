@@ -1,3 +1,41 @@
-//! The project's own commands: setup, image, demo, test, bench.
+//! The project's own commands: setup, image, demo, test, bench. Run as `cargo xtask COMMAND`.
 
-fn main() {}
+mod build;
+mod demo;
+mod image;
+mod packages;
+mod python;
+mod run;
+mod setup;
+mod tests;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs the Debian packages that are missing and builds the product into target/release.
+    Setup,
+    /// Builds a Debian image and imports it as `demo` into the local image store.
+    Image(image::Arguments),
+    /// Starts the service, runs real jobs for two tenants and compares what happened with what must happen.
+    Demo(demo::Arguments),
+    /// Runs all tests.
+    Test(tests::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Setup => setup::run(),
+        Command::Image(arguments) => image::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => tests::run(&arguments),
+    }
+}

@@ -1,0 +1,172 @@
+//! `cargo xtask test`: everything that must hold, with the time of each part and the tests that were skipped.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build, image, python, run, setup};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// The tests that may be skipped where root and /dev/kvm are there; one name a line.
+const SKIPPED: &str = "xtask/skipped-tests.txt";
+
+#[derive(Default)]
+struct Report {
+    parts: Vec<(&'static str, Duration, bool)>,
+    skipped: BTreeSet<String>,
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs all tests.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut report = Report::default();
+    report.part("packages", |_| setup::packages())?;
+    report.part("build", |_| build::product())?;
+    report.part("test build", |_| {
+        run::checked(build::cargo().args([
+            "test",
+            "--release",
+            "--workspace",
+            "--locked",
+            "--no-run",
+            "--quiet",
+        ]))
+    })?;
+    report.part("image", |_| image::archive().map(|_| ()))?;
+    report.part("python client", |_| python::environment().map(|_| ()))?;
+    report.part("format", |_| lint("fmt", &["fmt", "--all", "--check"]))?;
+    report.part("clippy", |_| {
+        lint(
+            "clippy",
+            &[
+                "clippy",
+                "--release",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--quiet",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        )
+    })?;
+    report.part("tests", |report| cargo_test(report, arguments.filter.as_deref()))?;
+    report.part("skips", Report::check_skips)?;
+    report.finish()
+}
+
+impl Report {
+    /// Runs a part; a part that fails does not keep the others from running, unless they need it.
+    fn part(&mut self, name: &'static str, body: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        println!("== {name}");
+        let begin = Instant::now();
+        let result = body(self);
+        let needed = matches!(name, "packages" | "build" | "test build" | "image" | "python client");
+        self.parts.push((name, begin.elapsed(), result.is_ok()));
+        match result {
+            Err(error) if needed => Err(error),
+            Err(error) => {
+                eprintln!("{name}: {error:#}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// On a root machine with /dev/kvm nothing may be skipped but what the committed list names.
+    fn check_skips(&mut self) -> Result<()> {
+        if !run::is_root()? || fs::metadata("/dev/kvm").is_err() {
+            println!("no root or no /dev/kvm: {} skipped", self.skipped.len());
+            return Ok(());
+        }
+        let list =
+            fs::read_to_string(run::root().join(SKIPPED)).with_context(|| format!("{SKIPPED} is missing"))?;
+        let lines = list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let allowed: BTreeSet<String> = lines.map(str::to_owned).collect();
+        if allowed != self.skipped {
+            bail!("skipped were {:?}, but {SKIPPED} names {allowed:?}", self.skipped);
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        println!("== times");
+        for (name, time, good) in &self.parts {
+            println!("{:>7.1} s  {name}{}", time.as_secs_f64(), if *good { "" } else { "  FAILED" });
+        }
+        for name in &self.skipped {
+            println!("skipped: {name}");
+        }
+        let failed = self.failed.max(self.parts.iter().filter(|(_, _, good)| !good).count() as u64);
+        println!("{} passed, {failed} failed, {} skipped", self.passed, self.skipped.len());
+        if failed > 0 {
+            bail!("the tests fail");
+        }
+        Ok(())
+    }
+}
+
+/// Runs a tool that comes with the Rust toolchain as a component.
+fn lint(component: &str, arguments: &[&str]) -> Result<()> {
+    let version =
+        build::cargo().args([component, "--version"]).output().context("cargo could not be started")?;
+    if !version.status.success() {
+        println!("skipped: {component}: the toolchain lacks the component");
+        return Ok(());
+    }
+    run::checked(build::cargo().args(arguments))
+}
+
+/// Runs the tests of the workspace, one program after the other, and reads their results.
+fn cargo_test(report: &mut Report, filter: Option<&str>) -> Result<()> {
+    let mut command = build::cargo();
+    command.args(["test", "--release", "--workspace", "--locked", "--no-fail-fast", "--quiet"]);
+    command.args(filter).args(["--", "--show-output", "--test-threads", &threads()]);
+    command.env("BULKHEAD_TEST_IMAGE", image::archive()?).env("BULKHEAD_TEST_PYTHON", python::environment()?);
+    let status = stream(report, &mut command)?;
+    if !status {
+        bail!("cargo test failed");
+    }
+    Ok(())
+}
+
+fn threads() -> String {
+    // The tests start processes of their own: more at once than cores only makes time-outs likelier.
+    env::var("BULKHEAD_TEST_THREADS").unwrap_or_else(|_| "2".to_owned())
+}
+
+/// Passes the command's output on while it comes, and reads the lines that count.
+fn stream(report: &mut Report, command: &mut Command) -> Result<bool> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cargo could not be started")?;
+    let stdout = child.stdout.take().context("its standard output is a pipe")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.context("the tests' output can't be read")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if let Some((_, rest)) = line.split_once("skipped: ") {
+            report.skipped.insert(rest.split(':').next().unwrap_or(rest).trim().to_owned());
+        }
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            report.passed += count(counts, " passed");
+            report.failed += count(counts, " failed");
+        }
+    }
+    Ok(child.wait().context("cargo can't be waited for")?.success())
+}
+
+/// The number before a word, in `ok. 12 passed; 0 failed; ...`.
+fn count(line: &str, word: &str) -> u64 {
+    let before = line.split(word).next().unwrap_or_default();
+    before.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
