@@ -72,6 +72,8 @@ struct Task {
     tid: u64,
     clear_tid: Mutex<Option<u64>>,
     rseq: Mutex<Option<(u64, u32, u32)>>,
+    /// A vfork child: whose thread it borrows, and with which registers that goes on.
+    lender: Option<(Arc<Task>, Registers)>,
 }
 
 #[derive(Default)]
@@ -282,12 +284,67 @@ impl Mini {
         }
     }
 
-    fn exit_group(&self, thread: &Arc<GuestThread>, status: u64) {
-        let process = task(thread).process;
-        if let Some(process) = self.state.lock().expect("state").processes.get_mut(&process) {
-            process.exit = Some(End::Exited((status & 0xff) as i32));
+    /// The child borrows the parent's host thread.
+    fn vfork(&self, thread: &Arc<GuestThread>, regs: &Registers) {
+        let lender = task(thread);
+        let id = {
+            let mut state = self.state.lock().expect("state");
+            state.next += 1;
+            let id = state.next;
+            state.processes.insert(id, Process::new(id, lender.process));
+            id
+        };
+        let parent = Registers { rax: id, ..*regs };
+        let borrower = Task {
+            process: id,
+            tid: id,
+            clear_tid: Mutex::new(None),
+            rseq: Mutex::new(None),
+            lender: Some((lender, parent)),
+        };
+        thread.attach(Arc::new(borrower));
+        thread.resume(&Registers { rax: 0, ..*regs });
+    }
+
+    fn execve(&self, thread: &Arc<GuestThread>, call: &Call) {
+        let path = thread.memory().read_cstr(call.args[0], 4096).expect("a path");
+        let mut argv = Vec::new();
+        for n in 1..16 {
+            let mut pointer = [0; 8];
+            thread.memory().read(call.args[1] + 8 * n, &mut pointer).expect("argv");
+            match u64::from_le_bytes(pointer) {
+                0 => break,
+                at => argv.push(
+                    String::from_utf8(thread.memory().read_cstr(at, 4096).expect("argv")).expect("text"),
+                ),
+            }
         }
-        thread.stub().kill();
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let task = task(thread);
+        self.exec(task.process, Path::new(&String::from_utf8(path).expect("text")), &argv);
+        match &task.lender {
+            Some((parent, registers)) => {
+                thread.attach(parent.clone());
+                thread.resume(registers);
+            }
+            None => thread.stub().kill(),
+        }
+    }
+
+    fn exit_group(&self, thread: &Arc<GuestThread>, status: u64) {
+        let task = task(thread);
+        let exit = End::Exited((status & 0xff) as i32);
+        if let Some(process) = self.state.lock().expect("state").processes.get_mut(&task.process) {
+            process.exit = Some(exit);
+            if task.lender.is_some() {
+                process.end = Some(exit);
+            }
+        }
+        if task.lender.is_some() {
+            thread.redirect();
+        } else {
+            thread.stub().kill();
+        }
     }
 
     /// What the test programs and the C library need.
@@ -337,6 +394,8 @@ impl Mini {
                 let Some(file) = self.file(fd) else { return errno(libc::ENOENT) };
                 let data = file.metadata().expect("metadata");
                 let mut stat = [0u8; 144];
+                stat[..8].copy_from_slice(&data.dev().to_le_bytes());
+                stat[8..16].copy_from_slice(&data.ino().to_le_bytes());
                 stat[24..28].copy_from_slice(&data.mode().to_le_bytes());
                 stat[48..56].copy_from_slice(&data.size().to_le_bytes());
                 stat[56..64].copy_from_slice(&4096u64.to_le_bytes());
@@ -397,7 +456,13 @@ impl Process {
 
 impl Task {
     fn new(process: u64, tid: u64, clear_tid: Option<u64>) -> Arc<Self> {
-        Arc::new(Self { process, tid, clear_tid: Mutex::new(clear_tid), rseq: Mutex::new(None) })
+        Arc::new(Self {
+            process,
+            tid,
+            clear_tid: Mutex::new(clear_tid),
+            rseq: Mutex::new(None),
+            lender: None,
+        })
     }
 }
 
@@ -457,6 +522,8 @@ impl Kernel for Mini {
         match call.nr as i64 {
             libc::SYS_fork => self.clone(thread, &registers, libc::SIGCHLD as u64, 0),
             libc::SYS_clone => self.clone(thread, &registers, call.args[0], call.args[1]),
+            libc::SYS_vfork => self.vfork(thread, &registers),
+            libc::SYS_execve => self.execve(thread, &call),
             libc::SYS_wait4 => self.wait4(thread, &registers),
             libc::SYS_exit => {
                 let task = task(thread);
@@ -480,8 +547,15 @@ impl Kernel for Mini {
     }
 
     fn interrupted(&self, thread: &Arc<GuestThread>, registers: Registers, redirected: Option<Call>) {
-        if !self.policy.interrupted(self, thread, &registers, redirected) {
-            thread.resume(&registers);
+        if self.policy.interrupted(self, thread, &registers, redirected) {
+            return;
+        }
+        match (&task(thread).lender, redirected) {
+            (Some((parent, registers)), Some(_)) => {
+                thread.attach(parent.clone());
+                thread.resume(registers);
+            }
+            _ => thread.resume(&registers),
         }
     }
 
