@@ -7,6 +7,7 @@
 
 pub mod call;
 pub mod errno;
+pub mod fs;
 pub mod kernel;
 pub mod memory;
 pub mod sync;
