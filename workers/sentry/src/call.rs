@@ -84,6 +84,8 @@ pub struct CallState {
     pub progress: u64,
     /// Executions so far, the current one included.
     pub executions: u32,
+    /// What the call holds on to while it waits, for example a FIFO's end whose other end is not there yet.
+    pub held: Option<std::sync::Arc<dyn std::any::Any + Send + Sync>>,
 }
 
 impl CallState {

@@ -64,7 +64,13 @@ fn tell_parent(kernel: &Arc<Kernel>, process: &Arc<Process>, change: i32, status
 }
 
 /// The siginfo of SIGCHLD.
-pub(crate) fn child_info(change: i32, pid: Pid, uid: u32, status: i32, time: super::process::CpuTime) -> Info {
+pub(crate) fn child_info(
+    change: i32,
+    pid: Pid,
+    uid: u32,
+    status: i32,
+    time: super::process::CpuTime,
+) -> Info {
     /// Microseconds in a clock tick (USER_HZ is 100).
     const TICK_US: u64 = 10_000;
     Info::child(change, pid, uid, status, (time.user_us / TICK_US) as i64, (time.system_us / TICK_US) as i64)

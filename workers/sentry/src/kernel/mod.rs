@@ -76,6 +76,7 @@ pub struct Kernel {
     /// Woken when all processes are gone.
     pub all_gone: WaitQueue,
     platform: OnceLock<Arc<Platform>>,
+    vfs: OnceLock<Arc<crate::vfs::Vfs>>,
     observer: OnceLock<Arc<dyn Observer>>,
     first_ending: OnceLock<Ending>,
     told: AtomicBool,
@@ -97,6 +98,7 @@ impl Kernel {
             hostname: Mutex::new(b"sandbox".to_vec()),
             all_gone: WaitQueue::new(),
             platform: OnceLock::new(),
+            vfs: OnceLock::new(),
             observer: OnceLock::new(),
             first_ending: OnceLock::new(),
             told: AtomicBool::new(false),
@@ -122,6 +124,16 @@ impl Kernel {
     /// ENOSYS in tests that have none.
     pub fn platform(&self) -> Result<&Arc<Platform>, crate::errno::Errno> {
         self.platform.get().ok_or(crate::errno::Errno::ENOSYS)
+    }
+
+    /// Gives it the file systems.
+    pub fn set_vfs(&self, vfs: Arc<crate::vfs::Vfs>) {
+        let _set_once = self.vfs.set(vfs);
+    }
+
+    /// The file systems.
+    pub fn vfs(&self) -> &Arc<crate::vfs::Vfs> {
+        self.vfs.get().expect("the file systems are set up before the first process")
     }
 
     /// Gives it whom to tell about the end.

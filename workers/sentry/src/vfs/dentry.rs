@@ -114,6 +114,12 @@ impl Drop for Children {
     }
 }
 
+impl std::fmt::Debug for Dentry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dentry({:?})", String::from_utf8_lossy(&self.name()))
+    }
+}
+
 impl Dentry {
     /// A name `name` in `parent` for `inode`; not yet in the parent's list.
     pub fn new(parent: Option<Arc<Self>>, name: &[u8], inode: Arc<Inode>) -> Arc<Self> {

@@ -332,6 +332,12 @@ impl OpenFile {
     }
 }
 
+impl std::fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenFile({}, {:?}, flags {:o})", self.id, self.dentry, self.flags())
+    }
+}
+
 impl Drop for OpenFile {
     fn drop(&mut self) {
         self.object.release(self);
