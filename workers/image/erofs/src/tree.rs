@@ -10,7 +10,8 @@ use crate::reader::Xattr;
 pub struct NodeId(u32);
 
 impl NodeId {
-    pub(crate) fn index(self) -> usize {
+    /// The number of the node, counted from 0 in the order in which nodes were added.
+    pub fn index(self) -> usize {
         self.0 as usize
     }
 }

@@ -1,0 +1,79 @@
+//! The whole way: archives made by real tools, through the jailed converter, into the store, and compared with the
+//! tree that they were made of.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod archives;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use archives::{check_against_host, oci_layout, run, tree};
+use bulkhead_image::{Archive, ConvertLimits, Converter, Owner, Store, StoreError, StoredImage};
+use bulkhead_types::ImageName;
+
+fn converter() -> Converter {
+    Converter::at(env!("CARGO_BIN_EXE_bulkhead-convert"))
+}
+
+fn import(store: &Store, archive: &Path, name: &str) -> Result<StoredImage, StoreError> {
+    let archive = Archive::File(File::open(archive).unwrap());
+    let name = ImageName::new(name).unwrap();
+    store.import(&Owner::Operator, Some(&name), archive, &converter(), &ConvertLimits::default())
+}
+
+#[test]
+fn a_real_tree_survives_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(source) = tree(dir.path()) else { return };
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let mut digests = Vec::new();
+    for format in ["posix", "gnu"] {
+        let tar = dir.path().join(format!("{format}.tar"));
+        run(Command::new("tar")
+            .args(["--sparse", "--sort=name", "-c", "-C"])
+            .arg(&source)
+            .args([&format!("--format={format}"), "-f"])
+            .arg(&tar)
+            .args(if format == "posix" { &["--xattrs", "--xattrs-include=*"][..] } else { &[][..] })
+            .arg("."));
+        for (tool, ending) in [(None, ""), (Some("gzip"), ".gz"), (Some("zstd"), ".zst")] {
+            let path = dir.path().join(format!("{format}.tar{ending}"));
+            if let Some(tool) = tool {
+                let Ok(output) = Command::new(tool).arg("-c").arg(&tar).output() else {
+                    println!("skipped: a_real_tree_survives_every_format: {tool} is not installed");
+                    continue;
+                };
+                fs::write(&path, output.stdout).unwrap();
+            }
+            let image = import(&store, &path, format).unwrap();
+            check_against_host(&image, &source, format == "posix");
+            assert_eq!(image.names, [ImageName::new(format).unwrap()]);
+            digests.push(image.digest);
+        }
+        let image = import(&store, &oci_layout(dir.path(), &[&tar]), format).unwrap();
+        check_against_host(&image, &source, format == "posix");
+        assert_eq!(image.meta.config.env, ["PATH=/bin"]);
+    }
+    // However it is compressed, the same tree is the same image.
+    assert!(digests[..3].iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}
+
+#[test]
+fn a_real_root_file_system_survives() {
+    // Made by `cargo xtask image`; see there.
+    let Some(archive) = std::env::var_os("BULKHEAD_TEST_ROOT_TAR") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let start = std::time::Instant::now();
+    let image = import(&store, Path::new(&archive), "demo").unwrap();
+    println!("imported {} bytes in {:?}", image.meta.size(), start.elapsed());
+    let source = dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    run(Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "-xpf"])
+        .arg(&archive)
+        .arg("-C")
+        .arg(&source));
+    println!("compared {} files", check_against_host(&image, &source, true));
+}
