@@ -5,6 +5,7 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
@@ -33,6 +34,28 @@ pub struct Program<'a> {
 pub struct Child {
     pid: Pid,
     pidfd: OwnedFd,
+}
+
+/// Takes over a descriptor that this process was started with, once: each number is given out a single time.
+///
+/// # Errors
+/// EBADF if it is not open, or was taken before.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    /// One bit for each number below [`TARGETS_BELOW`]; 0 to 2 belong to the standard streams.
+    static TAKEN: AtomicU64 = AtomicU64::new(0b111);
+    let bad = || io::Error::from_raw_os_error(libc::EBADF);
+    if !(0..TARGETS_BELOW).contains(&number)
+        || TAKEN.fetch_or(1 << number, Ordering::Relaxed) & (1 << number) != 0
+    {
+        return Err(bad());
+    }
+    // SAFETY: 1. F_GETFD and F_SETFD touch no memory.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(bad());
+    }
+    // SAFETY: 1. it is open; 2. `TAKEN` gives each number out once; 3. the contract is that it is called for descriptors that
+    // the launcher passed, which nothing else in this process has opened.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// How a process ended.

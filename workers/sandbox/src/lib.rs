@@ -4,6 +4,9 @@
 //! each sandbox a thread. Bytes of the job's streams travel through descriptors that the caller made (pipes), so
 //! that nothing is added to them and back-pressure is the kernel's own.
 
+mod record;
+mod sentry;
+
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -12,6 +15,9 @@ use std::sync::Arc;
 use bulkhead_types::{
     AttemptState, EnvVar, Limits, OutputSpec, SandboxId, SandboxOverhead, SyscallCount, Termination, Usage,
 };
+
+pub use record::{ProcessIdentity, RUN_DIRECTORY, SandboxRecord};
+pub use sentry::{PROGRAM_NAME, SentryBackend, SentryOptions};
 
 /// Makes sandboxes of one kind.
 pub trait Backend: Send + Sync + 'static {
@@ -205,4 +211,16 @@ pub enum SandboxError {
     /// The sentry ended by itself.
     #[error("the sandbox ended unexpectedly: {0}")]
     Died(String),
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -106,7 +106,7 @@ impl SandboxGroups {
     /// Names the file that can't be opened.
     pub fn meter(&self) -> Result<Meter, CgroupError> {
         match self.hierarchy.layout() {
-            Layout::V1(root) => Meter::open_v1(&root.memory_job(&self.id)?, &root.cpu_account(&self.id)?),
+            Layout::V1(root) => Meter::open_v1(&root.memory(&self.id)?, &root.cpu_account(&self.id)?),
             Layout::V2(root) => Meter::open_v2(&root.group(&self.id)),
         }
     }

@@ -131,8 +131,8 @@ impl Root {
         self.directories().into_iter().any(|dir| dir.join(id).exists())
     }
 
-    pub(super) fn memory_job(&self, id: &str) -> Result<PathBuf, CgroupError> {
-        Ok(self.group(Controller::Memory, id)?.join("job"))
+    pub(super) fn memory(&self, id: &str) -> Result<PathBuf, CgroupError> {
+        self.group(Controller::Memory, id)
     }
 
     pub(super) fn cpu_account(&self, id: &str) -> Result<PathBuf, CgroupError> {
