@@ -38,6 +38,11 @@ pub trait Kernel: Send + Sync + 'static {
     /// `spawn_thread` (then `ran.token` says which, and `born` will not come).
     fn ran(&self, thread: &Arc<GuestThread>, ran: Ran);
 
+    /// A child that `fork` was told to make will never come: the host killed it before it could say so (out of
+    /// memory), or its parent died before the clone. On a thread of the platform's own. A kernel with processes
+    /// must override this, or a parent waits for such a child for ever.
+    fn stillborn(&self, _token: u64) {}
+
     /// The stub's process has died; nothing of its memory or threads is left. Called once for each stub that
     /// was started or born, on a thread of the platform's own.
     fn gone(&self, stub: &Arc<Stub>, status: ExitStatus);

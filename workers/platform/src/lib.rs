@@ -21,11 +21,12 @@
 //! | anything, after [`GuestThread::kick`] or [`GuestThread::redirect`] | [`Kernel::interrupted`] | every register |
 //! | a new thread or forked child runs for the first time | [`Kernel::born`] | every register |
 //! | the commands of [`GuestThread::run`] have been carried out (or one failed) | [`Kernel::ran`] | every register |
+//! | a forked child dies before it has arrived | [`Kernel::stillborn`] | |
 //! | the process dies, for whatever reason | [`Kernel::gone`] | |
 //!
 //! # Who may answer, and when
 //! A callback runs on the server thread of the guest thread's listener and must not wait for anything: a call
-//! that blocks is remembered and the callback returns. Each callback (but `gone`) hands over exactly one
+//! that blocks is remembered and the callback returns. Each callback (but `gone` and `stillborn`) hands over exactly one
 //! *stop* of the guest thread, and each stop is ended exactly once by one of
 //! [`ret`](GuestThread::ret), [`native`](GuestThread::native), [`map_file`](GuestThread::map_file),
 //! [`redirect`](GuestThread::redirect) (these end a `call`), or

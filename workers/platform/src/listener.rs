@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -19,8 +19,6 @@ const SERVER_STACK: usize = 1 << 20;
 /// Receives the notifications of one warm stub, of the threads it makes and of the stubs it forks.
 pub(crate) struct Listener {
     pub(crate) fd: OwnedFd,
-    /// Clones that were consented to and have not arrived.
-    births: Mutex<HashMap<u64, Birth>>,
 }
 
 /// A clone on its way.
@@ -29,6 +27,8 @@ pub(crate) struct Birth {
     pub(crate) token: u64,
     pub(crate) kind: BirthKind,
     pub(crate) parent: Arc<Stub>,
+    /// The clone was consented to: from now on there may be a child.
+    pub(crate) consented: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,32 +39,66 @@ pub(crate) enum BirthKind {
     Thread { slot: u64 },
 }
 
-impl Listener {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, births: Mutex::default() }
+/// The clones of a sandbox that have not arrived, by the random word that the child has to say. Only the parent's
+/// own memory holds that word, so that of several stubs on a listener none can claim another's child.
+#[derive(Default)]
+pub(crate) struct Births {
+    expected: Mutex<HashMap<u64, Birth>>,
+}
+
+impl Births {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Birth>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a clone; the random word that its child has to say. Only the parent's own memory holds it, so that
-    /// of several stubs on a listener none can claim another's child.
+    /// Notes a clone; its word.
     pub(crate) fn expect(&self, birth: Birth) -> u64 {
-        let mut births = self.births.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expected = self.lock();
         loop {
             let word = random();
-            if word != 0 && !births.contains_key(&word) {
-                births.insert(word, birth);
+            if word != 0 && !expected.contains_key(&word) {
+                expected.insert(word, birth);
                 return word;
             }
         }
     }
 
-    pub(crate) fn forget(&self, word: u64) -> Option<Birth> {
-        self.births.lock().unwrap_or_else(PoisonError::into_inner).remove(&word)
+    pub(crate) fn consented(&self, word: u64) {
+        if let Some(birth) = self.lock().get_mut(&word) {
+            birth.consented = true;
+        }
     }
 
-    /// Forgets what a dead stub had on its way.
-    pub(crate) fn forget_parent(&self, parent: &Arc<Stub>) {
-        let mut births = self.births.lock().unwrap_or_else(PoisonError::into_inner);
-        births.retain(|_, birth| !Arc::ptr_eq(&birth.parent, parent));
+    pub(crate) fn take(&self, word: u64) -> Option<Birth> {
+        self.lock().remove(&word)
+    }
+
+    /// Takes the child of this listener that says the word.
+    fn claim(&self, word: u64, listener: &Arc<Listener>) -> Option<Birth> {
+        let mut expected = self.lock();
+        let ours = |birth: &Birth| birth.consented && Arc::ptr_eq(&birth.parent.listener, listener);
+        expected.get(&word).is_some_and(ours).then(|| expected.remove(&word)).flatten()
+    }
+
+    /// A child that had not arrived has died. Which one it was can't be known; when several are on their way, the
+    /// one that is forgotten instead is killed when it arrives, so that the numbers agree again.
+    pub(crate) fn lose_one(&self) -> Option<u64> {
+        let mut expected = self.lock();
+        let lost = expected.iter().find(|(_, b)| b.consented && matches!(b.kind, BirthKind::Fork { .. }));
+        let word = *lost?.0;
+        expected.remove(&word).map(|birth| birth.token)
+    }
+
+    /// Forgets what a dead stub can't do any more; the forks among it.
+    pub(crate) fn lose_parent(&self, parent: &Arc<Stub>) -> Vec<u64> {
+        let mut expected = self.lock();
+        let gone = |birth: &Birth| {
+            let fork = matches!(birth.kind, BirthKind::Fork { .. });
+            Arc::ptr_eq(&birth.parent, parent) && !(fork && birth.consented)
+        };
+        let words: Vec<u64> = expected.iter().filter(|(_, b)| gone(b)).map(|(word, _)| *word).collect();
+        let lost = words.iter().filter_map(|word| expected.remove(word));
+        lost.filter(|b| matches!(b.kind, BirthKind::Fork { .. })).map(|b| b.token).collect()
     }
 }
 
@@ -120,58 +154,63 @@ fn dispatch(listener: &Arc<Listener>, shared: &Arc<Shared>, notification: &Notif
 /// A thread that is not known: accepted only as a clone that is expected, and only if the host's kernel says that
 /// it is an unclaimed child of ours or an unclaimed thread of the parent's own process.
 fn newcomer(listener: &Arc<Listener>, shared: &Arc<Shared>, n: &Notification) {
-    let [kind, claimed, uc, fs_base, gs_base, word] = n.args;
+    let [kind, claimed, .., word] = n.args;
     // Only a test turns the rule off, to see a guest lie about who it is.
     let tid = if shared.rules.kernel_identity { n.pid } else { claimed as i32 };
     let rings = n.nr == wire::BELL && n.arch == filter::X86_64 && kind == wire::BORN;
-    let Some(birth) = rings.then(|| listener.forget(word)).flatten() else {
-        return host::kill(n.pid, libc::SIGKILL);
+    let birth = rings.then(|| shared.births.claim(word, listener)).flatten();
+    let Some(birth) = birth else { return host::kill(n.pid, libc::SIGKILL) };
+    let arrived = match birth.kind {
+        BirthKind::Thread { slot } => join(shared, &birth, tid, slot, n),
+        BirthKind::Fork { slot } => fork(listener, shared, &birth, tid, slot, n),
     };
-    let Some(thread) = claim(listener, shared, &birth, tid) else {
-        return host::kill(n.pid, libc::SIGKILL);
-    };
-    let bell = match birth.kind {
-        BirthKind::Thread { slot } => Bell {
-            id: n.id,
-            uc: slot + layout::SLOT_START_UC,
-            frame: Registers { fs_base, gs_base, ..Registers::default() },
-            fresh: true,
-            fpstate: 0,
-        },
-        BirthKind::Fork { .. } => match thread.read_frame(n.id, uc, fs_base, gs_base) {
-            Some((bell, _)) => bell,
-            None => return host::kill(n.pid, libc::SIGKILL),
-        },
-    };
-    *thread.lock() = Phase::Bell(bell);
-    shared.kernel().born(&thread, birth.token);
+    if arrived.is_none() {
+        host::kill(n.pid, libc::SIGKILL);
+    }
 }
 
-fn claim(
+/// A new thread of a known stub.
+fn join(shared: &Arc<Shared>, birth: &Birth, tid: i32, slot: u64, n: &Notification) -> Option<()> {
+    let own = host::tgkill(birth.parent.pid(), tid, 0).is_ok();
+    if !own && shared.rules.kernel_identity {
+        return None;
+    }
+    let bell = Bell {
+        id: n.id,
+        uc: slot + layout::SLOT_START_UC,
+        frame: Registers { fs_base: n.args[3], gs_base: n.args[4], ..Registers::default() },
+        fresh: true,
+        fpstate: 0,
+    };
+    let thread = Arc::new(GuestThread::new(tid, slot, birth.parent.clone(), Phase::Bell(bell)));
+    shared.add_thread(&thread);
+    shared.kernel().born(&thread, birth.token);
+    Some(())
+}
+
+/// A forked child.
+fn fork(
     listener: &Arc<Listener>,
     shared: &Arc<Shared>,
     birth: &Birth,
     tid: i32,
-) -> Option<Arc<GuestThread>> {
-    let rule = shared.rules.kernel_identity;
-    let (stub, slot) = match birth.kind {
-        BirthKind::Thread { slot } => {
-            let own = host::tgkill(birth.parent.pid(), tid, 0).is_ok();
-            (own || !rule).then(|| (birth.parent.clone(), slot))?
-        }
-        BirthKind::Fork { slot } => {
-            let own = host::is_child(tid) && !shared.is_stub(tid);
-            if !own && rule {
-                return None;
-            }
-            let number = (slot - layout::SLOTS) / layout::SLOT_SIZE;
-            let stub = Arc::new(Stub::new(tid, listener.clone(), shared.clone(), number));
-            stub.announce();
-            shared.add_stub(&stub);
-            (stub, slot)
-        }
+    slot: u64,
+    n: &Notification,
+) -> Option<()> {
+    let number = (slot - layout::SLOTS) / layout::SLOT_SIZE;
+    let stub = Arc::new(Stub::new(tid, listener.clone(), shared.clone(), number));
+    // Held until the kernel knows of the child, so that it can't hear of its end before.
+    let mut announced = stub.announced();
+    let thread = Arc::new(GuestThread::new(tid, slot, stub.clone(), Phase::Running));
+    let bell =
+        shared.claim_child(&stub).then(|| thread.read_frame(n.id, n.args[2], n.args[3], n.args[4])).flatten();
+    let Some((bell, _)) = bell else {
+        shared.kernel().stillborn(birth.token);
+        return None;
     };
-    let thread = Arc::new(GuestThread::new(tid, slot, stub, Phase::Running));
+    *thread.lock() = Phase::Bell(bell);
     shared.add_thread(&thread);
-    Some(thread)
+    *announced = true;
+    shared.kernel().born(&thread, birth.token);
+    Some(())
 }

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use rustix::io::Errno;
 
 use crate::bpf;
 use crate::filter::{self, Rules};
+use crate::host;
 use crate::layout::Layout;
+use crate::listener::Births;
 use crate::pool::Pool;
 use crate::stub::Stub;
 use crate::zygote::Zygote;
@@ -107,6 +110,9 @@ impl Platform {
             program,
             threads: RwLock::default(),
             stubs: Mutex::default(),
+            births: Births::default(),
+            zygote: zygote.pid(),
+            warming: AtomicI32::new(0),
         });
         let pool = Arc::new(Pool::new(zygote, config.warm, shared.clone()));
         Ok(Self { shared, pool })
@@ -150,6 +156,11 @@ pub(crate) struct Shared {
     pub(crate) threads: RwLock<HashMap<i32, Arc<GuestThread>>>,
     /// By host pid, until reaped.
     pub(crate) stubs: Mutex<HashMap<i32, Arc<Stub>>>,
+    pub(crate) births: Births,
+    /// The zygote's pid.
+    pub(crate) zygote: i32,
+    /// The stub that the pool is making, or made last.
+    pub(crate) warming: AtomicI32,
 }
 
 impl Shared {
@@ -175,8 +186,16 @@ impl Shared {
         self.stubs.lock().unwrap_or_else(PoisonError::into_inner).insert(stub.pid(), stub.clone());
     }
 
-    pub(crate) fn is_stub(&self, pid: i32) -> bool {
-        self.stubs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&pid)
+    /// Enters a forked child, if it is a living child of ours that nobody has claimed. The reaper takes the same
+    /// lock before it reaps.
+    pub(crate) fn claim_child(&self, stub: &Arc<Stub>) -> bool {
+        let mut stubs = self.stubs.lock().unwrap_or_else(PoisonError::into_inner);
+        let unclaimed = host::is_child(stub.pid()) && !stubs.contains_key(&stub.pid());
+        if unclaimed || !self.rules.kernel_identity {
+            stubs.insert(stub.pid(), stub.clone());
+            return true;
+        }
+        false
     }
 
     /// Whether CONTINUE may be given to a plain call of the guest.

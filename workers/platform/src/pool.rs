@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -101,6 +102,7 @@ impl Pool {
     /// Makes a stub: 300 us.
     fn make(&self) -> Result<WarmStub, Error> {
         let pid = self.zygote.lock().unwrap_or_else(PoisonError::into_inner).clone_stub()?;
+        self.shared.warming.store(pid, Ordering::Release);
         let made = self.adopt(pid);
         if made.is_err() {
             host::kill(pid, libc::SIGKILL);
@@ -113,7 +115,7 @@ impl Pool {
         host::set_sync_wake_up(fd.as_fd()).map_err(|_| Error::Missing {
             what: "seccomp notifications that wake on the same core (Linux 6.6)",
         })?;
-        let listener = Arc::new(Listener::new(fd));
+        let listener = Arc::new(Listener { fd });
         let odd = Error::Zygote { action: "park a stub" };
         let Some(first) = listener::next(&listener) else { return Err(odd) };
         if (first.pid, first.nr, first.args[0]) != (pid, wire::BELL, wire::PARK) {

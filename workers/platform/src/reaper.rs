@@ -30,19 +30,27 @@ pub(crate) fn spawn(shared: Arc<Shared>) -> Result<(), Error> {
 /// Until `host::reap` the pid stays taken; before it, everyone who could use it is kept away.
 fn reap(shared: &Shared, ended: &host::Ended) {
     let stub = shared.stubs.lock().unwrap_or_else(PoisonError::into_inner).remove(&ended.pid);
-    let Some(stub) = stub else { return host::reap(ended.pid) };
+    let Some(stub) = stub else {
+        let own = ended.pid == shared.zygote || ended.pid == shared.warming.load(Ordering::Acquire);
+        host::reap(ended.pid);
+        if !own && let Some(token) = shared.births.lose_one() {
+            shared.kernel().stillborn(token);
+        }
+        return;
+    };
     let tids = stub.end();
     {
         let mut threads = shared.threads.write().unwrap_or_else(PoisonError::into_inner);
-        for tid in tids {
-            if let Some(thread) = threads.remove(&tid) {
-                thread.over();
-            }
+        for thread in tids.iter().filter_map(|tid| threads.remove(tid)) {
+            thread.over();
         }
     }
-    stub.listener.forget_parent(&stub);
     host::reap(ended.pid);
-    if stub.announced.load(Ordering::Acquire) {
+    for token in shared.births.lose_parent(&stub) {
+        shared.kernel().stillborn(token);
+    }
+    let announced = *stub.announced();
+    if announced {
         let status =
             if ended.killed { ExitStatus::Killed(ended.status) } else { ExitStatus::Exited(ended.status) };
         shared.kernel().gone(&stub, status);

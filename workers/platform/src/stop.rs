@@ -188,8 +188,8 @@ impl GuestThread {
         if self.peek_bell().is_none() {
             return;
         }
-        let listener = &self.stub().listener;
-        let birth = listener.expect(Birth { token, kind, parent: self.stub().clone() });
+        let births = &self.stub().shared.births;
+        let birth = births.expect(Birth { token, kind, parent: self.stub().clone(), consented: false });
         // A thread finds its word in its own slot, a forked child in its copy of the parent's.
         let (BirthKind::Fork { slot } | BirthKind::Thread { slot }) = kind;
         let wrote = self.memory().write(slot + layout::SLOT_TOKEN, &birth.to_le_bytes());
@@ -201,7 +201,7 @@ impl GuestThread {
             then: Then::Tell,
         };
         if wrote.is_err() || self.command(&[clone], plan).is_err() {
-            listener.forget(birth);
+            // Its end tells the kernel that the birth is off.
             self.stub().kill();
         }
     }
@@ -240,11 +240,15 @@ impl GuestThread {
         let mut phase = self.lock();
         let Phase::Commanded(commanded) = &mut *phase else { return false };
         if n.arch == filter::X86_64 && commanded.consent.take(n, rules.exact_consent) {
+            let birth = commanded.birth.filter(|_| n.nr == libc::SYS_clone as i32);
             let ends = n.nr == libc::SYS_exit as i32;
             if ends {
                 *phase = Phase::Over;
             }
             drop(phase);
+            if let Some(birth) = birth {
+                self.stub().shared.births.consented(birth);
+            }
             if ends {
                 // Before the answer: the tid and the slot may be used again at once.
                 self.stub().shared.remove_thread(self);
@@ -344,6 +348,7 @@ impl GuestThread {
 
     /// A command list has ended.
     fn done(self: &Arc<Self>, n: &Notification) {
+        let shared = &self.stub().shared;
         let [_, left, .., result] = n.args;
         let commanded = {
             let mut phase = self.lock();
@@ -359,7 +364,10 @@ impl GuestThread {
             commanded
         };
         if let Some(birth) = commanded.birth {
-            self.stub().listener.forget(birth);
+            let refused = shared.births.take(birth);
+            if let Some(Birth { kind: BirthKind::Thread { slot }, .. }) = refused {
+                self.stub().give_slot(slot);
+            }
         }
         let ran = Ran {
             succeeded: commanded.count.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX)),
@@ -367,7 +375,7 @@ impl GuestThread {
             token: commanded.token,
             registers: commanded.bell.frame,
         };
-        self.stub().shared.kernel().ran(self, ran);
+        shared.kernel().ran(self, ran);
     }
 }
 

@@ -1,8 +1,7 @@
 //! A stub process: one guest address space.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::io::Errno;
 
@@ -21,7 +20,7 @@ pub struct Stub {
     slots: Mutex<Slots>,
     threads: Mutex<Vec<i32>>,
     /// Whether the kernel has heard of this stub, and so is told of its end.
-    pub(crate) announced: AtomicBool,
+    announced: Mutex<bool>,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -41,7 +40,7 @@ impl Stub {
             alive: RwLock::new(true),
             slots: Mutex::new(Slots { used }),
             threads: Mutex::new(Vec::new()),
-            announced: AtomicBool::new(false),
+            announced: Mutex::new(false),
             attached: Mutex::new(None),
         }
     }
@@ -106,9 +105,9 @@ impl Stub {
         alive.then_some(alive)
     }
 
-    /// From now on the kernel is told of its end.
-    pub(crate) fn announce(&self) {
-        self.announced.store(true, Ordering::Release);
+    /// Whether the kernel is to be told of its end. Who holds the guard delays that.
+    pub(crate) fn announced(&self) -> MutexGuard<'_, bool> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn signal(&self, signal: i32) {
@@ -222,7 +221,7 @@ impl WarmStub {
     /// # Errors
     /// E2BIG if there are more than [`layout::MAX_COMMANDS`] commands.
     pub fn start(mut self, commands: &[HostCall], registers: &Registers) -> Result<(), Errno> {
-        self.stub.announce();
+        *self.stub.announced() = true;
         self.thread.start(commands, registers)?;
         self.started = true;
         Ok(())
@@ -232,7 +231,7 @@ impl WarmStub {
 impl Drop for WarmStub {
     fn drop(&mut self) {
         if !self.started {
-            self.stub.announced.store(false, Ordering::Release);
+            *self.stub.announced() = false;
             self.stub.kill();
         }
     }

@@ -22,9 +22,14 @@ const HWCAP2_FSGSBASE: u64 = 2;
 /// The sentry's end.
 pub(crate) struct Zygote {
     socket: OwnedFd,
+    pid: i32,
 }
 
 impl Zygote {
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
     pub(crate) fn start(
         setup: ZygoteSetup,
         image: Option<OwnedFd>,
@@ -51,7 +56,7 @@ impl Zygote {
             -1 => return Err(Error::Host { action: "fork the zygote", source: host::last_errno() }),
             _ => drop(child),
         }
-        let zygote = Self { socket };
+        let zygote = Self { socket, pid };
         zygote.read("start it")?;
         let layout =
             read_layout(pid).ok_or(Error::Missing { what: "/proc of the sentry's pid namespace" })?;
