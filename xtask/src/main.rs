@@ -1,5 +1,6 @@
 //! The project's own commands: setup, image, demo, test, bench. Run as `cargo xtask COMMAND`.
 
+mod bench;
 mod build;
 mod demo;
 mod image;
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Runs all tests.
     Test(tests::Arguments),
+    /// Measures the product beside its peers.
+    Bench(bench::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -37,5 +40,6 @@ fn main() -> Result<()> {
         Command::Image(arguments) => image::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => tests::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     }
 }
