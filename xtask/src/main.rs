@@ -7,6 +7,7 @@ mod image;
 mod packages;
 mod python;
 mod run;
+mod service;
 mod setup;
 mod tests;
 

@@ -8,6 +8,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
+use crate::service::{DataDirectory, Service, TENANT_SCOPES, token};
 use crate::{build, image, python, run, setup};
 
 #[derive(clap::Args)]
@@ -62,6 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         )
     })?;
     report.part("tests", |report| cargo_test(report, arguments.filter.as_deref()))?;
+    report.part("python client tests", python_tests)?;
     report.part("skips", Report::check_skips)?;
     report.finish()
 }
@@ -137,6 +139,31 @@ fn cargo_test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let status = stream(report, &mut command)?;
     if !status {
         bail!("cargo test failed");
+    }
+    Ok(())
+}
+
+/// Drives a service of its own through the Python client.
+fn python_tests(report: &mut Report) -> Result<()> {
+    let data = DataDirectory::new("python-tests", false)?;
+    image::import(&data.path)?;
+    let mut service = Service::start(&data.path)?;
+    let mut command = Command::new(python::environment()?);
+    command.args(["-m", "unittest", "discover", "--verbose", "--start-directory"]);
+    command.arg(run::root().join("clients/python/tests")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("BULKHEAD_SERVER", &service.address);
+    command.env("BULKHEAD_TOKEN_OPERATOR", token(&data.path, "operator", "operator")?);
+    command.env("BULKHEAD_TOKEN_A", token(&data.path, "py-a", TENANT_SCOPES)?);
+    command.env("BULKHEAD_TOKEN_B", token(&data.path, "py-b", TENANT_SCOPES)?);
+    let output = command.output().context("python could not be started")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    print!("{text}");
+    let good = text.lines().filter(|line| line.ends_with("... ok")).count() as u64;
+    report.passed += good;
+    service.stop()?;
+    if !output.status.success() || good == 0 {
+        report.failed += 1;
+        bail!("the Python client's tests fail");
     }
     Ok(())
 }
