@@ -1,1 +1,145 @@
-//! Which queued jobs run next and where: pure functions of a snapshot and a time.
+//! Which queued jobs run next, and where: pure functions of a snapshot and a time.
+//!
+//! [`plan`] looks at the heads of the tenants' queues and at the nodes, and answers with a [`Plan`], which somebody
+//! else carries out. It reads no clock, does no I/O and draws no random numbers: the same snapshot gives the same
+//! plan.
+//!
+//! **Order.** Higher priorities first. Inside a priority, the tenant whose use is least for its weight goes next
+//! ([`Ledger`]: resource-seconds of its dominant resource, fading with time), and each choice is charged to it at
+//! once, so that a plan interleaves tenants. Inside a tenant and priority: first come, first served.
+//!
+//! **Room.** On a node, memory (limits and the sandboxes' overhead), disk and the number of sandboxes are hard sums;
+//! CPU may be promised [`CPU_OVERCOMMIT`] times. A job goes where it leaves the least memory free (big holes are kept
+//! for big jobs), and not to a node that failed it while another one could hold it.
+//!
+//! **Big jobs** are not starved by small ones: once a job has waited for [`RESERVE_AFTER`] with no room for it, the
+//! node where it fits soonest takes no other job until it has room.
+
+mod ledger;
+mod plan;
+
+pub use ledger::{HALF_LIFE, Ledger, MIN_CHARGE};
+pub use plan::plan;
+
+use std::time::Duration;
+
+use bulkhead_types::{JobId, NodeCapacity, NodeId, Priority, SandboxOverhead, TenantId, Timestamp};
+
+/// How often a node's CPU may be promised: limits are bandwidth caps that most jobs stay below, and a crowded CPU
+/// makes jobs slow, where crowded memory kills them.
+pub const CPU_OVERCOMMIT: u64 = 4;
+
+/// How long a job waits before a node is kept free for it.
+pub const RESERVE_AFTER: Duration = Duration::from_secs(10);
+
+/// A node not heard of for this long is not known any more: a job that only it could hold is rejected.
+pub const KNOWN_FOR: Duration = Duration::from_secs(600);
+
+/// Everything that a decision depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The heads of all queues; in each tenant's own order.
+    pub queue: Vec<WaitingJob>,
+    /// All nodes heard of within [`KNOWN_FOR`].
+    pub nodes: Vec<Node>,
+    /// What tenants used; those that it lacks used nothing.
+    pub ledger: Ledger,
+}
+
+/// A job that waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaitingJob {
+    /// The job.
+    pub job: JobId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// The owner's share relative to other tenants; above 0.
+    pub weight: f64,
+    /// Its priority.
+    pub priority: Priority,
+    /// What it needs.
+    pub need: Need,
+    /// Nodes that failed it.
+    pub avoid: Vec<NodeId>,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// What a job needs, without the sandbox's own overhead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Memory limit, in bytes.
+    pub memory_bytes: u64,
+    /// CPU bandwidth, in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Disk limit, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// A node and what is promised on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The node.
+    pub node: NodeId,
+    /// What it can hold.
+    pub capacity: NodeCapacity,
+    /// What each sandbox adds.
+    pub overhead: SandboxOverhead,
+    /// Promised memory, overhead included, in bytes.
+    pub used_memory_bytes: u64,
+    /// Promised CPU, in thousandths of a core.
+    pub used_cpu_milli: u64,
+    /// Promised disk, in bytes.
+    pub used_disk_bytes: u64,
+    /// Sandboxes.
+    pub used_sandboxes: u64,
+    /// Whether jobs can be sent to it now: it is connected, does not drain, and has nothing to clean up.
+    pub available: bool,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// Jobs to be leased, in order.
+    pub assign: Vec<Assign>,
+    /// Jobs that no known node could ever hold.
+    pub reject: Vec<Reject>,
+}
+
+/// A job goes to a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assign {
+    /// The job.
+    pub job: JobId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// The node.
+    pub node: NodeId,
+    /// What it reserves there: its limit and the sandbox's overhead, in bytes.
+    pub memory_bytes: u64,
+    /// Its dominant share of all nodes: what its owner is charged per second.
+    pub share: f64,
+}
+
+/// A job that can't ever run here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// The job.
+    pub job: JobId,
+    /// For its owner: what it needs, and what the largest node has.
+    pub reason: String,
+}
+
+impl Need {
+    /// The largest of its shares of what `nodes` have together, between 0 and 1.
+    pub fn dominant_share(&self, nodes: &[Node]) -> f64 {
+        let total = |pick: fn(&NodeCapacity) -> u64| {
+            nodes.iter().map(|node| pick(&node.capacity) as f64).sum::<f64>()
+        };
+        let share = |need: u64, total: f64| if total > 0.0 { (need as f64 / total).min(1.0) } else { 1.0 };
+        let memory = share(self.memory_bytes, total(|capacity| capacity.memory_bytes));
+        let cpu = share(self.cpu_milli, total(|capacity| capacity.cpu_milli));
+        let disk = share(self.disk_bytes, total(|capacity| capacity.disk_bytes));
+        memory.max(cpu).max(disk)
+    }
+}

@@ -1,0 +1,179 @@
+use std::collections::{BTreeMap, VecDeque};
+
+use bulkhead_types::{NodeCapacity, TenantId, Timestamp};
+
+use crate::{
+    Assign, CPU_OVERCOMMIT, Ledger, MIN_CHARGE, Need, Node, Plan, RESERVE_AFTER, Reject, Snapshot, WaitingJob,
+};
+
+/// Decides about every job of the snapshot's queue: assign it, reject it, or (not in the plan) let it wait.
+pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
+    let mut planner = Planner {
+        nodes: snapshot.nodes.clone(),
+        kept: None,
+        ledger: snapshot.ledger.clone(),
+        plan: Plan::default(),
+        now,
+    };
+    planner.ledger.fade(now);
+    for jobs in by_priority(&snapshot.queue) {
+        planner.place(jobs);
+    }
+    planner.plan
+}
+
+/// The queues of the tenants, one map per priority, highest first.
+fn by_priority(queue: &[WaitingJob]) -> Vec<BTreeMap<TenantId, VecDeque<&WaitingJob>>> {
+    let mut priorities: BTreeMap<_, BTreeMap<TenantId, VecDeque<&WaitingJob>>> = BTreeMap::new();
+    for job in queue {
+        let tenants = priorities.entry(job.priority).or_default();
+        tenants.entry(job.tenant.clone()).or_default().push_back(job);
+    }
+    priorities.into_values().rev().collect()
+}
+
+struct Planner {
+    nodes: Vec<Node>,
+    /// The node that is kept free for a job that has waited long.
+    kept: Option<usize>,
+    ledger: Ledger,
+    plan: Plan,
+    now: Timestamp,
+}
+
+impl Planner {
+    fn place(&mut self, mut tenants: BTreeMap<TenantId, VecDeque<&WaitingJob>>) {
+        while let Some(tenant) = self.next_tenant(&tenants) {
+            let Some(queue) = tenants.get_mut(&tenant) else { return };
+            let Some(job) = queue.pop_front() else { return };
+            if queue.is_empty() {
+                tenants.remove(&tenant);
+            }
+            self.place_one(job);
+        }
+    }
+
+    /// The one with the least use for its weight; the first by name among equals.
+    fn next_tenant(&self, tenants: &BTreeMap<TenantId, VecDeque<&WaitingJob>>) -> Option<TenantId> {
+        let use_of = |tenant: &TenantId, queue: &VecDeque<&WaitingJob>| {
+            let weight = queue.front().map_or(1.0, |job| job.weight);
+            self.ledger.used(tenant) / if weight > 0.0 { weight } else { f64::MIN_POSITIVE }
+        };
+        let least = tenants.iter().min_by(|a, b| use_of(a.0, a.1).total_cmp(&use_of(b.0, b.1)));
+        least.map(|(tenant, _)| tenant.clone())
+    }
+
+    fn place_one(&mut self, job: &WaitingJob) {
+        // With no node known, jobs wait: one will come.
+        if self.nodes.is_empty() {
+            return;
+        }
+        if !self.nodes.iter().any(|node| node.could_hold(&job.need)) {
+            self.plan.reject.push(Reject { job: job.job, reason: too_large(&job.need, &self.nodes) });
+            return;
+        }
+        let share = job.need.dominant_share(&self.nodes);
+        match self.choose(job) {
+            Some(index) => {
+                let node = &mut self.nodes[index];
+                node.promise(&job.need);
+                self.plan.assign.push(Assign {
+                    job: job.job,
+                    tenant: job.tenant.clone(),
+                    node: node.node.clone(),
+                    memory_bytes: node.memory_for(&job.need),
+                    share,
+                });
+                self.ledger.charge(&job.tenant, share, MIN_CHARGE);
+            }
+            None => self.keep_a_node(job),
+        }
+    }
+
+    /// The available node with room that has the least memory left over; one that failed the job only if no other
+    /// could ever hold it.
+    fn choose(&self, job: &WaitingJob) -> Option<usize> {
+        let candidates = |avoiding: bool| {
+            self.nodes.iter().enumerate().filter(move |(index, node)| {
+                node.available && Some(*index) != self.kept && !(avoiding && job.avoid.contains(&node.node))
+            })
+        };
+        let others_exist = candidates(true).any(|(_, node)| node.could_hold(&job.need));
+        candidates(others_exist)
+            .filter(|(_, node)| node.has_room(&job.need))
+            .min_by_key(|(_, node)| (node.free_memory(), &node.node))
+            .map(|(index, _)| index)
+    }
+
+    /// For the first job of the plan that has waited too long: the node that lacks least.
+    fn keep_a_node(&mut self, job: &WaitingJob) {
+        if self.kept.is_some() || self.now.since(job.created) < RESERVE_AFTER {
+            return;
+        }
+        let holders =
+            self.nodes.iter().enumerate().filter(|(_, node)| node.available && node.could_hold(&job.need));
+        let best = holders.max_by_key(|(_, node)| (node.free_memory(), std::cmp::Reverse(&node.node)));
+        self.kept = best.map(|(index, _)| index);
+    }
+}
+
+impl Node {
+    /// What a job's memory costs here, in bytes.
+    fn memory_for(&self, need: &Need) -> u64 {
+        need.memory_bytes.saturating_add(self.overhead.memory_bytes)
+    }
+
+    fn free_memory(&self) -> u64 {
+        self.capacity.memory_bytes.saturating_sub(self.used_memory_bytes)
+    }
+
+    /// Whether it could, if nothing else ran here.
+    fn could_hold(&self, need: &Need) -> bool {
+        let NodeCapacity { memory_bytes, cpu_milli, disk_bytes, sandboxes } = self.capacity;
+        self.memory_for(need) <= memory_bytes
+            && need.cpu_milli <= cpu_milli
+            && need.disk_bytes <= disk_bytes
+            && sandboxes > 0
+    }
+
+    fn has_room(&self, need: &Need) -> bool {
+        let fits =
+            |used: u64, more: u64, capacity: u64| used.checked_add(more).is_some_and(|sum| sum <= capacity);
+        self.could_hold(need)
+            && fits(self.used_memory_bytes, self.memory_for(need), self.capacity.memory_bytes)
+            && fits(
+                self.used_cpu_milli,
+                need.cpu_milli,
+                self.capacity.cpu_milli.saturating_mul(CPU_OVERCOMMIT),
+            )
+            && fits(self.used_disk_bytes, need.disk_bytes, self.capacity.disk_bytes)
+            && fits(self.used_sandboxes, 1, self.capacity.sandboxes)
+    }
+
+    fn promise(&mut self, need: &Need) {
+        self.used_memory_bytes += self.memory_for(need);
+        self.used_cpu_milli += need.cpu_milli;
+        self.used_disk_bytes += need.disk_bytes;
+        self.used_sandboxes += 1;
+    }
+}
+
+fn too_large(need: &Need, nodes: &[Node]) -> String {
+    let Some(largest) = nodes.iter().max_by_key(|node| {
+        let NodeCapacity { memory_bytes, cpu_milli, disk_bytes, sandboxes } = node.capacity;
+        (sandboxes > 0, memory_bytes.saturating_sub(node.overhead.memory_bytes), cpu_milli, disk_bytes)
+    }) else {
+        return "no node is known".to_owned();
+    };
+    format!(
+        "no node could ever hold this job: it needs {} MiB of memory, {} m of CPU and {} MiB of disk; the largest \
+         node ({}) offers {} MiB, {} m and {} MiB",
+        need.memory_bytes.div_ceil(1 << 20),
+        need.cpu_milli,
+        need.disk_bytes.div_ceil(1 << 20),
+        largest.node,
+        largest.capacity.memory_bytes.saturating_sub(largest.overhead.memory_bytes) >> 20,
+        largest.capacity.cpu_milli,
+        largest.capacity.disk_bytes >> 20,
+    )
+}

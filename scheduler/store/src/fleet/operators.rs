@@ -1,0 +1,189 @@
+//! Operators' requests, and what tidies up.
+
+use std::time::Duration;
+
+use bulkhead_types::{Digest, ImageName, TenantId, Timestamp};
+
+use super::FleetStore;
+use super::queue::micros;
+use crate::content::{BlobRow, ImageRow, NewImage, image_put};
+use crate::records::{BlobRecord, ImageRecord, TenantRecord, digest, parse, to_db};
+use crate::requests::{RequestKey, request_claim};
+use crate::sql::content::fleet as content_sql;
+use crate::sql::tenants as sql;
+use crate::{MAX_PAGE, StoreError};
+
+impl FleetStore {
+    /// Creates a tenant. With a `request` that was seen before: the tenant of then.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`], [`StoreError::RequestIdReused`].
+    #[tracing::instrument(skip_all, fields(tenant = %id))]
+    pub async fn tenant_create(
+        &self,
+        id: &TenantId,
+        display_name: &str,
+        weight: f64,
+        request: Option<&RequestKey>,
+    ) -> Result<TenantRecord, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        if let Some(request) = request {
+            let first = request_claim(&mut tx, "", request, id.as_str()).await?;
+            if first.is_some() {
+                drop(tx);
+                return self.tenant_get(id).await;
+            }
+        }
+        let row: Option<TenantRow> = sqlx::query_as(sql::TENANT_INSERT)
+            .bind(id.as_str())
+            .bind(display_name)
+            .bind(weight)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let exists = || StoreError::AlreadyExists { what: "tenant", name: id.to_string() };
+        let record = row.ok_or_else(exists)?.into_record()?;
+        tx.commit().await?;
+        Ok(record)
+    }
+
+    /// A tenant.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    #[tracing::instrument(skip_all, fields(tenant = %id))]
+    pub async fn tenant_get(&self, id: &TenantId) -> Result<TenantRecord, StoreError> {
+        let row: Option<TenantRow> =
+            sqlx::query_as(sql::TENANT_GET).bind(id.as_str()).fetch_optional(&self.pool).await?;
+        row.ok_or_else(|| StoreError::not_found("tenant", id))?.into_record()
+    }
+
+    /// A page of tenants by id, after `after`.
+    ///
+    /// # Errors
+    /// Only the database's.
+    #[tracing::instrument(skip_all)]
+    pub async fn tenant_list(
+        &self,
+        page_size: u32,
+        after: Option<&TenantId>,
+    ) -> Result<Vec<TenantRecord>, StoreError> {
+        let rows: Vec<TenantRow> = sqlx::query_as(sql::TENANT_LIST)
+            .bind(after.map_or("", TenantId::as_str))
+            .bind(i64::from(page_size.clamp(1, MAX_PAGE)))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.into_iter().map(TenantRow::into_record).collect()
+    }
+
+    /// Shares an image with all tenants, under a name.
+    ///
+    /// # Errors
+    /// Only the database's.
+    #[tracing::instrument(skip_all, fields(name = %image.name))]
+    pub async fn image_share(&self, image: &NewImage) -> Result<ImageRecord, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        image_put(&mut connection, "", image).await?.into_record()
+    }
+
+    /// Forgets the name of an image that the operator shares.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    #[tracing::instrument(skip_all, fields(%name))]
+    pub async fn image_unshare(&self, name: &ImageName) -> Result<(), StoreError> {
+        let row: Option<ImageRow> = sqlx::query_as(crate::sql::content::IMAGE_DELETE)
+            .bind("")
+            .bind(name.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|_| ()).ok_or_else(|| StoreError::not_found("image", name))
+    }
+
+    /// Every digest that a name means; files of others may go.
+    ///
+    /// # Errors
+    /// Only the database's.
+    #[tracing::instrument(skip_all)]
+    pub async fn image_digests(&self) -> Result<Vec<Digest>, StoreError> {
+        let rows: Vec<Vec<u8>> = sqlx::query_scalar(content_sql::IMAGE_DIGESTS).fetch_all(&self.pool).await?;
+        rows.iter().map(|bytes| digest(bytes)).collect()
+    }
+
+    /// Notes a blob that a node uploaded for a tenant's attempt.
+    ///
+    /// # Errors
+    /// Only the database's.
+    #[tracing::instrument(skip_all, fields(%tenant, %digest))]
+    pub async fn blob_put(
+        &self,
+        tenant: &TenantId,
+        digest: Digest,
+        size_bytes: u64,
+    ) -> Result<BlobRecord, StoreError> {
+        let row: BlobRow = sqlx::query_as(crate::sql::content::BLOB_PUT)
+            .bind(tenant.as_str())
+            .bind(&digest.as_bytes()[..])
+            .bind(to_db(size_bytes))
+            .fetch_one(&self.pool)
+            .await?;
+        row.into_record()
+    }
+
+    /// A blob of a tenant, for a node that runs the tenant's attempt.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    #[tracing::instrument(skip_all, fields(%tenant, %digest))]
+    pub async fn blob_get(&self, tenant: &TenantId, digest: Digest) -> Result<BlobRecord, StoreError> {
+        let row: Option<BlobRow> = sqlx::query_as(crate::sql::content::BLOB_GET)
+            .bind(tenant.as_str())
+            .bind(&digest.as_bytes()[..])
+            .fetch_optional(&self.pool)
+            .await?;
+        row.ok_or_else(|| StoreError::not_found("blob", digest))?.into_record()
+    }
+
+    /// Forgets up to `limit` blobs that no job names and nobody has used for `unused_for`. Answers with the digests
+    /// that no tenant has any more: their bytes may go.
+    ///
+    /// # Errors
+    /// Only the database's.
+    #[tracing::instrument(skip_all)]
+    pub async fn blobs_prune(&self, unused_for: Duration, limit: u32) -> Result<Vec<Digest>, StoreError> {
+        let rows: Vec<Vec<u8>> = sqlx::query_scalar(content_sql::BLOBS_PRUNE)
+            .bind(micros(unused_for))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|bytes| digest(bytes)).collect()
+    }
+
+    /// Forgets `request_id`s older than `age` (at least 24 hours in service). Answers with how many.
+    ///
+    /// # Errors
+    /// Only the database's.
+    #[tracing::instrument(skip_all)]
+    pub async fn requests_prune(&self, age: Duration) -> Result<u64, StoreError> {
+        let done = sqlx::query(sql::REQUESTS_PRUNE).bind(micros(age)).execute(&self.pool).await?;
+        Ok(done.rows_affected())
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct TenantRow {
+    id: String,
+    display_name: String,
+    weight: f64,
+    created_us: i64,
+}
+
+impl TenantRow {
+    fn into_record(self) -> Result<TenantRecord, StoreError> {
+        Ok(TenantRecord {
+            id: parse(&self.id, "tenant")?,
+            display_name: self.display_name,
+            weight: self.weight,
+            created: Timestamp::from_micros(self.created_us),
+        })
+    }
+}

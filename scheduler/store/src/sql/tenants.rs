@@ -1,0 +1,26 @@
+statements! { Scheduler:
+    TENANT_INSERT = "INSERT INTO tenants (id, display_name, weight) VALUES ($1, $2, $3)
+        ON CONFLICT DO NOTHING RETURNING id, display_name, weight, created_us";
+    TENANT_GET = "SELECT id, display_name, weight, created_us FROM tenants WHERE id = $1";
+    TENANT_LIST = "SELECT id, display_name, weight, created_us FROM tenants WHERE id > $1 ORDER BY id LIMIT $2";
+    /// Operators' requests have the empty tenant.
+    REQUEST_CLAIM = "INSERT INTO request_ids (tenant, method, request_id, body_sha256, resource)
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING request_id";
+    REQUEST_GET = "SELECT body_sha256, resource FROM request_ids
+        WHERE tenant = $1 AND method = $2 AND request_id = $3";
+    REQUESTS_PRUNE = "DELETE FROM request_ids WHERE created_us < now_us() - $1";
+}
+
+/// As a tenant's requests run them.
+pub(crate) mod service {
+    /// Of the statements above, those that a tenant's requests run too.
+    #[cfg(test)]
+    pub(crate) const SHARED: &[(crate::sql::Role, &str, &str)] = &[
+        (crate::sql::Role::Service, "REQUEST_CLAIM", super::REQUEST_CLAIM),
+        (crate::sql::Role::Service, "REQUEST_GET", super::REQUEST_GET),
+    ];
+
+    statements! { Service:
+        TENANT_EXISTS = "SELECT true FROM tenants WHERE id = $1";
+    }
+}
