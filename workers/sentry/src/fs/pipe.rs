@@ -141,6 +141,11 @@ impl Pipe {
         Ok(capacity)
     }
 
+    /// Whether somebody can still write to it.
+    pub fn has_writers(&self) -> bool {
+        self.state.lock().writers > 0
+    }
+
     /// Copies what is in it without taking it out (tee).
     pub fn peek(&self, into: &mut [u8]) -> usize {
         let state = self.state.lock();
@@ -162,6 +167,18 @@ impl PipeEnd {
     /// The pipe.
     pub fn pipe(&self) -> &Arc<Pipe> {
         &self.pipe
+    }
+
+    /// Bytes that a write can add now.
+    ///
+    /// # Errors
+    /// EPIPE if nobody reads.
+    pub fn room(&self) -> Result<usize, Errno> {
+        let state = self.pipe.state.lock();
+        if state.readers == 0 {
+            return Err(Errno::EPIPE);
+        }
+        Ok(state.capacity - state.bytes.len().min(state.capacity))
     }
 
     /// Whether open(2) need wait no longer: the other end is or was there.
@@ -200,12 +217,12 @@ impl File for PipeEnd {
     }
 
     fn write(&self, _file: &OpenFile, from: &[u8]) -> Result<usize, Errno> {
+        if from.is_empty() {
+            return Ok(0);
+        }
         let mut state = self.pipe.state.lock();
         if state.readers == 0 {
             return Err(Errno::EPIPE);
-        }
-        if from.is_empty() {
-            return Ok(0);
         }
         let room = state.capacity - state.bytes.len().min(state.capacity);
         // All or nothing for small writes; larger ones take what there is.

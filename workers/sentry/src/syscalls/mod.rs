@@ -2,6 +2,7 @@
 //!
 //! A family's file exports `TABLE`; the list is the coverage document (`bulkhead-sentry --list-syscalls`).
 
+mod file;
 mod names;
 mod table;
 

@@ -7,12 +7,16 @@ use super::Entry;
 /// Every family's list.
 const FAMILIES: &[&[Entry]] = &[];
 
+fn listed() -> impl Iterator<Item = &'static Entry> {
+    FAMILIES.iter().chain(super::file::FAMILIES).copied().flatten()
+}
+
 /// One more than the highest number that may be in the table.
 const NUMBERS: usize = 512;
 
 static BY_NUMBER: LazyLock<[Option<&'static Entry>; NUMBERS]> = LazyLock::new(|| {
     let mut by_number = [None; NUMBERS];
-    for entry in FAMILIES.iter().copied().flatten() {
+    for entry in listed() {
         if let Some(slot) = by_number.get_mut(entry.number as usize) {
             *slot = Some(entry);
         }
@@ -38,7 +42,7 @@ mod tests {
     #[test]
     fn numbers_are_unique_and_names_are_linux_own() {
         let mut seen = std::collections::BTreeSet::new();
-        for entry in FAMILIES.iter().copied().flatten() {
+        for entry in listed() {
             assert!(seen.insert(entry.number), "{} is listed twice", entry.name);
             assert_eq!(NAMES.get(entry.number as usize), Some(&entry.name), "number {}", entry.number);
         }

@@ -1,0 +1,241 @@
+//! fcntl and flock.
+
+use std::sync::Arc;
+
+use zerocopy::FromZeros;
+
+use super::layout::Flock;
+use super::wait_for;
+use crate::call::{Args, Restart, SysResult};
+use crate::errno::Errno;
+use crate::fs::pipe::PipeEnd;
+use crate::kernel::{Ctx, Resource};
+use crate::syscalls::Entry;
+use crate::vfs::flags::{O_DIRECT, O_LARGEFILE, O_NOATIME};
+use crate::vfs::{Capability, LockOwner, OpenFile, RecordLock};
+
+pub(super) const TABLE: &[Entry] = &[
+    Entry::partial(72, "fcntl", fcntl, "leases, directory notification and SIGIO are missing: EINVAL"),
+    Entry::full(73, "flock", flock),
+];
+
+const F_DUPFD: u32 = 0;
+const F_GETFD: u32 = 1;
+const F_SETFD: u32 = 2;
+const F_GETFL: u32 = 3;
+const F_SETFL: u32 = 4;
+const F_GETLK: u32 = 5;
+const F_SETLK: u32 = 6;
+const F_SETLKW: u32 = 7;
+const F_SETOWN: u32 = 8;
+const F_GETOWN: u32 = 9;
+const F_SETSIG: u32 = 10;
+const F_GETSIG: u32 = 11;
+const F_OFD_GETLK: u32 = 36;
+const F_OFD_SETLK: u32 = 37;
+const F_OFD_SETLKW: u32 = 38;
+const F_DUPFD_QUERY: u32 = 1027;
+const F_DUPFD_CLOEXEC: u32 = 1030;
+const F_SETPIPE_SZ: u32 = 1031;
+const F_GETPIPE_SZ: u32 = 1032;
+const F_ADD_SEALS: u32 = 1033;
+const F_GET_SEALS: u32 = 1034;
+
+const F_RDLCK: i16 = 0;
+const F_WRLCK: i16 = 1;
+const F_UNLCK: i16 = 2;
+
+fn fcntl(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    let (fd, command, value) = (args.int(0), args.uint(1), args.u64(2));
+    let files = cx.files();
+    let file = files.get(fd)?;
+    let allowed_on_path =
+        matches!(command, F_DUPFD | F_DUPFD_CLOEXEC | F_DUPFD_QUERY | F_GETFD | F_SETFD | F_GETFL);
+    if file.is_path() && !allowed_on_path {
+        return Err(Errno::EBADF.into());
+    }
+    match command {
+        F_DUPFD | F_DUPFD_CLOEXEC => {
+            let from = usize::try_from(value as i32).map_err(|_| Errno::EINVAL)?;
+            let limit = cx.limit(Resource::OpenFiles);
+            if from as u64 >= limit {
+                return Err(Errno::EINVAL.into());
+            }
+            Ok(files.install_from(file, from, command == F_DUPFD_CLOEXEC, limit)? as u64)
+        }
+        F_DUPFD_QUERY => Ok(files.get(value as i32).is_ok_and(|other| Arc::ptr_eq(&other, &file)).into()),
+        F_GETFD => Ok(files.is_close_on_exec(fd)?.into()),
+        F_SETFD => {
+            files.set_close_on_exec(fd, value & 1 != 0)?;
+            Ok(0)
+        }
+        F_GETFL => Ok((file.flags() | O_LARGEFILE).into()),
+        F_SETFL => set_flags(cx, &file, value as u32),
+        F_GETLK | F_SETLK | F_SETLKW => {
+            let owner = LockOwner::Process(files.id(), cx.pid());
+            record_lock(cx, &file, command - F_GETLK, value, owner)
+        }
+        F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW => {
+            record_lock(cx, &file, command - F_OFD_GETLK, value, LockOwner::OpenFile(file.id()))
+        }
+        F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG => owner(&file, command, value as i32),
+        F_SETPIPE_SZ | F_GETPIPE_SZ => pipe_size(&file, command, value as u32),
+        F_ADD_SEALS | F_GET_SEALS => seals(&file, command, value as u32),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn set_flags(cx: &Ctx<'_>, file: &OpenFile, flags: u32) -> SysResult {
+    let credentials = cx.credentials();
+    let owner = file.inode().with_meta(|meta| meta.uid);
+    let sets = flags & !file.flags();
+    if sets & O_NOATIME != 0 && owner != credentials.fsuid && !credentials.can(Capability::Fowner) {
+        return Err(Errno::EPERM.into());
+    }
+    if sets & O_DIRECT != 0 && !file.ops().seekable() && file.object::<PipeEnd>().is_none() {
+        return Err(Errno::EINVAL.into());
+    }
+    file.set_flags(flags);
+    Ok(0)
+}
+
+fn owner(file: &OpenFile, command: u32, value: i32) -> SysResult {
+    let (pid, signal) = file.owner();
+    match command {
+        F_GETOWN => Ok(i64::from(pid) as u64),
+        F_GETSIG => Ok(signal.into()),
+        F_SETOWN => {
+            file.set_owner(value, signal);
+            Ok(0)
+        }
+        _ => {
+            let signal = u32::try_from(value).ok().filter(|signal| *signal <= 64).ok_or(Errno::EINVAL)?;
+            file.set_owner(pid, signal);
+            Ok(0)
+        }
+    }
+}
+
+fn pipe_size(file: &OpenFile, command: u32, value: u32) -> SysResult {
+    let pipe = file.object::<PipeEnd>().ok_or(Errno::EBADF)?.pipe();
+    if command == F_GETPIPE_SZ {
+        return Ok(pipe.capacity() as u64);
+    }
+    Ok(pipe.set_capacity(value as usize)? as u64)
+}
+
+fn seals(file: &OpenFile, command: u32, value: u32) -> SysResult {
+    let content = file.inode().content().filter(|_| file.inode().fs.image.is_none()).ok_or(Errno::EINVAL)?;
+    if command == F_GET_SEALS {
+        return Ok(content.seals().into());
+    }
+    if !file.may_write() {
+        return Err(Errno::EPERM.into());
+    }
+    content.add_seals(value)?;
+    Ok(0)
+}
+
+/// Bytes that a `struct flock` is about.
+fn range(file: &OpenFile, flock: &Flock) -> Result<(u64, u64), Errno> {
+    let base = match flock.whence {
+        0 => 0,
+        1 => file.position() as i64,
+        2 => file.inode().content().map_or(0, |content| content.size() as i64),
+        _ => return Err(Errno::EINVAL),
+    };
+    let start = base.checked_add(flock.start).ok_or(Errno::EOVERFLOW)?;
+    let (start, end) = match flock.length {
+        0 => (start, None),
+        length if length > 0 => (start, Some(start.checked_add(length).ok_or(Errno::EOVERFLOW)?)),
+        length => (start.checked_add(length).ok_or(Errno::EINVAL)?, Some(start)),
+    };
+    let start = u64::try_from(start).map_err(|_| Errno::EINVAL)?;
+    Ok((start, end.map_or(u64::MAX, |end| end as u64)))
+}
+
+/// `command`: 0 asks, 1 sets, 2 sets and waits.
+fn record_lock(
+    cx: &mut Ctx<'_>,
+    file: &Arc<OpenFile>,
+    command: u32,
+    address: u64,
+    owner: LockOwner,
+) -> SysResult {
+    let flock: Flock = cx.memory.read_value(address)?;
+    let open_file = matches!(owner, LockOwner::OpenFile(_));
+    if open_file && flock.pid != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let (start, end) = range(file, &flock)?;
+    let wanted = RecordLock { start, end, exclusive: flock.kind == F_WRLCK, owner };
+    let inode = file.inode().clone();
+    if command == 0 {
+        if flock.kind == F_UNLCK && !open_file || !matches!(flock.kind, F_RDLCK | F_WRLCK | F_UNLCK) {
+            return Err(Errno::EINVAL.into());
+        }
+        return answer_lock(cx, flock, inode.extra().locks.conflict(&wanted), address);
+    }
+    match flock.kind {
+        F_UNLCK => {
+            inode.extra().locks.release_record(start, end, owner);
+            return Ok(0);
+        }
+        F_RDLCK if !file.may_read() => return Err(Errno::EBADF.into()),
+        F_WRLCK if !file.may_write() => return Err(Errno::EBADF.into()),
+        F_RDLCK | F_WRLCK => {}
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    let locks = &inode.extra().locks;
+    if command == 1 {
+        locks.take_record(wanted)?;
+        return Ok(0);
+    }
+    wait_for(cx, locks.queue(), Restart::Sys, |_| locks.take_record(wanted))?;
+    Ok(0)
+}
+
+fn answer_lock(cx: &Ctx<'_>, asked: Flock, found: Option<RecordLock>, address: u64) -> SysResult {
+    let answer = match found {
+        None => Flock { kind: F_UNLCK, ..asked },
+        Some(lock) => {
+            let mut answer = Flock::new_zeroed();
+            answer.kind = if lock.exclusive { F_WRLCK } else { F_RDLCK };
+            answer.start = lock.start as i64;
+            answer.length = if lock.end == u64::MAX { 0 } else { (lock.end - lock.start) as i64 };
+            answer.pid = match lock.owner {
+                LockOwner::Process(_, pid) => pid,
+                LockOwner::OpenFile(_) => -1,
+            };
+            answer
+        }
+    };
+    cx.memory.write_value(address, &answer)?;
+    Ok(0)
+}
+
+fn flock(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    const LOCK_SH: u32 = 1;
+    const LOCK_EX: u32 = 2;
+    const LOCK_NB: u32 = 4;
+    const LOCK_UN: u32 = 8;
+    let file = cx.files().get_io(args.int(0))?;
+    let operation = args.uint(1);
+    let inode = file.inode().clone();
+    let locks = &inode.extra().locks;
+    let exclusive = match operation & !LOCK_NB {
+        LOCK_UN => {
+            locks.release_flock(file.id());
+            return Ok(0);
+        }
+        LOCK_SH => false,
+        LOCK_EX => true,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    if operation & LOCK_NB != 0 {
+        locks.take_flock(file.id(), exclusive)?;
+        return Ok(0);
+    }
+    wait_for(cx, locks.queue(), Restart::Sys, |_| locks.take_flock(file.id(), exclusive))?;
+    Ok(0)
+}
