@@ -10,8 +10,9 @@
 //!   takes the place of what was there, whatever it was, directories with all that is in them.
 //! * A missing parent is made: root's, mode 0755, time 0. A parent that is no directory is an error.
 //! * In a layer, `.wh.NAME` removes NAME, and `.wh..wh..opq` all that is beside it, of *lower*
-//!   layers only, in whichever order the layer has them. Other names that begin with `.wh..wh.` are
-//!   the notes of a file system of old, and are left out. In a plain archive they are just names.
+//!   layers only, in whichever order the layer has them. Other names that begin with `.wh..wh.`, and
+//!   what is below them, are the notes of a file system of old, and are left out. In a plain archive
+//!   all these are just names.
 //! * Device nodes, fifos and set-id bits are kept. What they do is up to the sandbox: nothing.
 //! * Attributes are kept that mean something without their host: see `is_kept`.
 
@@ -86,6 +87,9 @@ impl Builder {
                 self.root(entry)?;
                 continue;
             };
+            if is_layer && parts.iter().any(|part| is_note(part)) {
+                continue;
+            }
             match name.strip_prefix(WHITEOUT) {
                 Some(removed) if is_layer => self.whiteout(&entry, parents, name, removed)?,
                 _ => {
@@ -195,9 +199,6 @@ impl Builder {
         name: &[u8],
         removed: &[u8],
     ) -> Result<(), ArchiveError> {
-        if name != OPAQUE && removed.starts_with(WHITEOUT) {
-            return Ok(());
-        }
         if matches!(removed, b"" | b"." | b"..") {
             let why = "a whiteout must name something to remove".into();
             return Err(ArchiveError::Path { path: show(&entry.path), why });
@@ -234,6 +235,11 @@ impl Builder {
             pending.extend(children.values().copied());
         }
     }
+}
+
+/// Whether a name is one that the union file system of old kept its notes in.
+fn is_note(name: &[u8]) -> bool {
+    name != OPAQUE && name.strip_prefix(WHITEOUT).is_some_and(|rest| rest.starts_with(WHITEOUT))
 }
 
 fn touch(touched: &mut Vec<u32>, id: NodeId, layer: u32) {
