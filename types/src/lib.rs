@@ -11,6 +11,7 @@ mod limits;
 mod node;
 mod outcome;
 mod state;
+mod user;
 
 pub use attempt::{AttemptKey, OutputStream, Timestamp};
 pub use digest::{Digest, ParseDigestError};
@@ -23,3 +24,4 @@ pub use limits::{Limit, LimitError, Limits};
 pub use node::{NodeCapacity, SandboxOverhead};
 pub use outcome::{AttemptOutcome, OutputFile, StreamTotals, SyscallCount, Termination, Usage};
 pub use state::{AttemptState, JobState, Transition, TransitionError, next};
+pub use user::{MAX_ACCOUNTS_BYTES, ResolvedUser, UserError};
