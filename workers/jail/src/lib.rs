@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod enter;
 pub mod rlimit;
 pub mod seccomp;
+pub mod signals;
 pub mod spawn;
 pub mod uid;
 
