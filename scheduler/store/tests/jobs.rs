@@ -35,7 +35,7 @@ fn outcome(state: AttemptState) -> AttemptOutcome {
 }
 
 fn ended(key: AttemptKey, state: AttemptState) -> AttemptEnd {
-    AttemptEnd { key, report: EndReport::Outcome(Box::new(outcome(state))) }
+    AttemptEnd { node: None, key, report: EndReport::Outcome(Box::new(outcome(state))) }
 }
 
 async fn claim(leader: &mut Leader, job: JobId, to: &str) -> Claimed {
@@ -65,14 +65,14 @@ async fn a_job_goes_through_its_life() {
     let claimed = claim(&mut leader, job.id, "node-1").await;
     assert_eq!(claimed.spec.expect("no secrets"), example_spec());
     assert_eq!(claimed.tenant, acme);
-    let start = AttemptStart { key: claimed.key, age: Duration::ZERO };
-    store.fleet().attempts_write(&[start], &[]).await.expect("starts");
+    let start = AttemptStart { node: node("node-1"), key: claimed.key, age: Duration::ZERO };
+    store.fleet().attempts_write(std::slice::from_ref(&start), &[]).await.expect("starts");
     assert_eq!(store.job_get(&acme, job.id).await.expect("gets").state, JobState::Running);
     let end = ended(claimed.key, AttemptState::Succeeded);
     let answers = store.fleet().attempts_write(&[], std::slice::from_ref(&end)).await.expect("ends");
     assert_eq!(answers, [Ended::Final(JobState::Succeeded)]);
     // A duplicate changes nothing.
-    assert_eq!(store.fleet().attempts_write(&[start], &[end]).await.expect("again"), [Ended::Stale]);
+    assert_eq!(store.fleet().attempts_write(&[start.clone()], &[end]).await.expect("again"), [Ended::Stale]);
 
     let job = store.job_get(&acme, job.id).await.expect("gets");
     assert_eq!(job.state, JobState::Succeeded);
@@ -94,7 +94,7 @@ async fn only_the_current_token_is_accepted() {
     let job = store.job_create(&acme, new_job(example_spec()), None).await.expect("creates").id;
     let mut leader = leader(&store).await;
     let first = claim(&mut leader, job, "node-1").await.key;
-    let lost = AttemptEnd { key: first, report: EndReport::Lost("the node is silent".into()) };
+    let lost = AttemptEnd { node: None, key: first, report: EndReport::Lost("the node is silent".into()) };
     assert_eq!(store.fleet().attempts_write(&[], &[lost]).await.expect("loses"), [Ended::Again]);
     let head = leader.queue_heads(1).await.expect("heads").pop().expect("waits again");
     assert_eq!(head.avoid_nodes, [node("node-1")]);
@@ -103,9 +103,14 @@ async fn only_the_current_token_is_accepted() {
 
     // The first node comes back: nothing of it counts.
     let late = ended(first, AttemptState::Succeeded);
-    let start = AttemptStart { key: first, age: Duration::ZERO };
+    let start = AttemptStart { node: node("node-1"), key: first, age: Duration::ZERO };
     assert_eq!(store.fleet().attempts_write(&[start], &[late]).await.expect("late"), [Ended::Stale]);
-    let chunk = OutputAppend { key: first, stream: OutputStream::Stdout, offset: 0, bytes: b"late" };
+    let thief = AttemptEnd { node: Some(node("node-1")), ..ended(second, AttemptState::Succeeded) };
+    let answer = store.fleet().attempts_write(&[], &[thief]).await.expect("another node's attempt");
+    assert_eq!(answer, [Ended::Stale]);
+    let holder = node("node-1");
+    let chunk =
+        OutputAppend { node: &holder, key: first, stream: OutputStream::Stdout, offset: 0, bytes: b"late" };
     assert!(matches!(store.fleet().output_append(chunk).await, Err(StoreError::StaleAttempt { .. })));
     let progress =
         [first, second].map(|key| LeaseProgress { key, cpu_us: 1, memory_bytes: 1, output_bytes: 0 });
@@ -137,7 +142,8 @@ async fn attempts_are_retried_as_the_policy_says() {
     for round in 0..3 {
         let key = claim(&mut leader, job, "node-1").await.key;
         let report = EndReport::Undelivered("the connection was lost".into());
-        let answers = store.fleet().attempts_write(&[], &[AttemptEnd { key, report }]).await.expect("ends");
+        let answers =
+            store.fleet().attempts_write(&[], &[AttemptEnd { node: None, key, report }]).await.expect("ends");
         assert_eq!(answers, [Ended::Again], "round {round}");
     }
     for expected in [Ended::Again, Ended::Final(JobState::Failed)] {
@@ -150,7 +156,7 @@ async fn attempts_are_retried_as_the_policy_says() {
     spec.retry.on_lost = false;
     let job = store.job_create(&acme, new_job(spec), None).await.expect("creates").id;
     let key = claim(&mut leader, job, "node-1").await.key;
-    let end = AttemptEnd { key, report: EndReport::Lost("gone".into()) };
+    let end = AttemptEnd { node: None, key, report: EndReport::Lost("gone".into()) };
     let answers = store.fleet().attempts_write(&[], &[end]).await.expect("ends");
     assert_eq!(answers, [Ended::Final(JobState::Lost)]);
 }
@@ -163,7 +169,7 @@ async fn a_job_that_no_connection_survives_is_lost_in_the_end() {
     let job = store.job_create(&acme, new_job(example_spec()), None).await.expect("creates").id;
     for _ in 0..100 {
         let key = claim(&mut leader, job, "node-1").await.key;
-        let end = AttemptEnd { key, report: EndReport::Undelivered("no connection".into()) };
+        let end = AttemptEnd { node: None, key, report: EndReport::Undelivered("no connection".into()) };
         if store.fleet().attempts_write(&[], &[end]).await.expect("ends") != [Ended::Again] {
             break;
         }
@@ -196,13 +202,13 @@ async fn cancel_is_legal_in_every_state() {
     let pending = store.fleet().cancels_pending().await.expect("pending");
     assert_eq!(pending, [(key, node("node-1"))]);
     // Lost after its owner asked for its end: cancelled, not tried again.
-    let end = AttemptEnd { key, report: EndReport::Lost("gone".into()) };
+    let end = AttemptEnd { node: None, key, report: EndReport::Lost("gone".into()) };
     let answers = store.fleet().attempts_write(&[], &[end]).await.expect("ends");
     assert_eq!(answers, [Ended::Final(JobState::Cancelled)]);
 
     let running = create().await;
     let key = claim(&mut leader, running, "node-1").await.key;
-    let start = AttemptStart { key, age: Duration::ZERO };
+    let start = AttemptStart { node: node("node-1"), key, age: Duration::ZERO };
     store.fleet().attempts_write(&[start], &[]).await.expect("starts");
     store.job_cancel(&acme, running, None).await.expect("cancels");
     let progress = [LeaseProgress { key, cpu_us: 1, memory_bytes: 1, output_bytes: 0 }];
@@ -224,7 +230,8 @@ async fn only_ended_jobs_are_deleted_and_with_all_that_is_theirs() {
     assert!(matches!(error, StoreError::NotEnded { state: JobState::Queued, .. }), "{error}");
     let mut leader = leader(&store).await;
     let key = claim(&mut leader, job, "node-1").await.key;
-    let chunk = OutputAppend { key, stream: OutputStream::Stderr, offset: 0, bytes: b"hello" };
+    let holder = node("node-1");
+    let chunk = OutputAppend { node: &holder, key, stream: OutputStream::Stderr, offset: 0, bytes: b"hello" };
     store.fleet().output_append(chunk).await.expect("appends");
     store.fleet().attempts_write(&[], &[ended(key, AttemptState::Succeeded)]).await.expect("ends");
     let delete = RequestKey { method: "DeleteJob", request_id: "d".into(), body_sha256: [0; 32] };
@@ -333,8 +340,10 @@ async fn output_is_stored_once_and_without_gaps() {
     let mut leader = leader(&store).await;
     let key = claim(&mut leader, job, "node-1").await.key;
     let bytes: Vec<u8> = (0..100_000u32).map(|n| n.to_le_bytes()[0] ^ 0x80).collect();
+    let holder = node("node-1");
     let append = |offset: usize, length: usize| {
         let chunk = OutputAppend {
+            node: &holder,
             key,
             stream: OutputStream::Stdout,
             offset: offset as u64,
@@ -360,7 +369,7 @@ async fn output_is_stored_once_and_without_gaps() {
     assert_eq!(read(7, 20).await.bytes, bytes[7..27]);
     assert!(read(64 << 10, 10).await.bytes.is_empty());
     let digest = Digest::from_bytes([5; 32]);
-    store.fleet().output_seal(key, OutputStream::Stdout, digest).await.expect("seals");
+    store.fleet().output_seal(&holder, key, OutputStream::Stdout, digest).await.expect("seals");
     assert_eq!(read(0, 1).await.digest, Some(digest));
     let streams = store.job_progress(&acme, job, 0).await.expect("progress").streams;
     assert_eq!((streams.len(), streams[0].stored_bytes), (1, 100_000));

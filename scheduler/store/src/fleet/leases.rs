@@ -1,8 +1,9 @@
 //! Leases: who has a job, and until when.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use bulkhead_types::{AttemptKey, NodeId, Timestamp};
+use bulkhead_types::{AttemptKey, JobState, NodeId, Timestamp};
 use uuid::Uuid;
 
 use super::queue::micros;
@@ -34,6 +35,8 @@ pub struct LeaseStatus {
     pub key: AttemptKey,
     /// Whether its owner has asked for its end.
     pub cancelled: bool,
+    /// Whether it is known to have started.
+    pub started: bool,
 }
 
 /// A lease that has to be given up.
@@ -65,7 +68,7 @@ impl FleetStore {
         let numbers = |pick: fn(&LeaseProgress) -> u64| {
             running.iter().map(|one| to_db(pick(one))).collect::<Vec<i64>>()
         };
-        let rows: Vec<(Uuid, i64, bool)> = sqlx::query_as(sql::LEASES_RENEW)
+        let rows: Vec<(Uuid, i64, bool, String)> = sqlx::query_as(sql::LEASES_RENEW)
             .bind(node.as_str())
             .bind(running.iter().map(|one| one.key.job.as_uuid()).collect::<Vec<Uuid>>())
             .bind(numbers(|one| one.key.token))
@@ -75,12 +78,15 @@ impl FleetStore {
             .bind(numbers(|one| one.output_bytes))
             .fetch_all(&self.pool)
             .await?;
-        let current = running.iter().filter_map(|one| {
-            let found =
-                |row: &&(Uuid, i64, bool)| row.0 == one.key.job.as_uuid() && row.1 == to_db(one.key.token);
-            rows.iter().find(found).map(|row| LeaseStatus { key: one.key, cancelled: row.2 })
-        });
-        Ok(current.collect())
+        let current: HashMap<(Uuid, i64), (bool, String)> = rows
+            .into_iter()
+            .map(|(job, token, cancelled, state)| ((job, token), (cancelled, state)))
+            .collect();
+        let status = |one: &LeaseProgress| {
+            let (cancelled, state) = current.get(&(one.key.job.as_uuid(), to_db(one.key.token)))?;
+            Some(LeaseStatus { key: one.key, cancelled: *cancelled, started: is_running(state) })
+        };
+        Ok(running.iter().filter_map(status).collect())
     }
 
     /// When a scheduler starts: no lease expires within one period from now, since nobody could renew meanwhile.
@@ -119,11 +125,12 @@ impl FleetStore {
     /// Only the database's.
     #[tracing::instrument(skip_all, fields(%node))]
     pub async fn leases_of_node(&self, node: &NodeId) -> Result<Vec<LeaseStatus>, StoreError> {
-        let rows: Vec<(Uuid, i32, i64, bool)> =
+        let rows: Vec<(Uuid, i32, i64, bool, String)> =
             sqlx::query_as(sql::LEASES_OF_NODE).bind(node.as_str()).fetch_all(&self.pool).await?;
-        let status = |(job, attempt, token, cancelled)| LeaseStatus {
+        let status = |(job, attempt, token, cancelled, state): (Uuid, i32, i64, bool, String)| LeaseStatus {
             key: attempt_key(job, attempt, token),
             cancelled,
+            started: is_running(&state),
         };
         Ok(rows.into_iter().map(status).collect())
     }
@@ -140,4 +147,8 @@ impl FleetStore {
             .map(|(job, attempt, token, node)| Ok((attempt_key(job, attempt, token), parse(&node, "node")?)))
             .collect()
     }
+}
+
+fn is_running(state: &str) -> bool {
+    state == JobState::Running.as_str()
 }

@@ -1,6 +1,6 @@
 //! Output as it comes in from nodes.
 
-use bulkhead_types::{AttemptKey, Digest, OutputStream};
+use bulkhead_types::{AttemptKey, Digest, NodeId, OutputStream, TenantId};
 use uuid::Uuid;
 
 use super::FleetStore;
@@ -14,6 +14,8 @@ const IN_DATABASE: u64 = 64 << 10;
 /// A chunk of output.
 #[derive(Debug, Clone, Copy)]
 pub struct OutputAppend<'a> {
+    /// The node that sends it.
+    pub node: &'a NodeId,
     /// The attempt that wrote it.
     pub key: AttemptKey,
     /// Where to.
@@ -30,10 +32,10 @@ impl FleetStore {
     /// nothing.
     ///
     /// # Errors
-    /// [`StoreError::StaleAttempt`] if the lease is not current, [`StoreError::OutputGap`] if a part is missing.
+    /// [`StoreError::StaleAttempt`] if the lease is not current or another node's, [`StoreError::OutputGap`] if a part is missing.
     #[tracing::instrument(level = "debug", skip_all, fields(key = %chunk.key, offset = chunk.offset))]
     pub async fn output_append(&self, chunk: OutputAppend<'_>) -> Result<u64, StoreError> {
-        let OutputAppend { key, stream, offset, bytes } = chunk;
+        let OutputAppend { node, key, stream, offset, bytes } = chunk;
         let attempt = i32::try_from(key.attempt).unwrap_or(i32::MAX);
         let mut tx = self.pool.begin().await?;
         let found: Option<(String, i64)> = sqlx::query_as(sql::OUTPUT_STORED)
@@ -41,6 +43,7 @@ impl FleetStore {
             .bind(attempt)
             .bind(to_db(key.token))
             .bind(stream_number(stream))
+            .bind(node.as_str())
             .fetch_optional(&mut *tx)
             .await?;
         let (tenant, stored) = found.ok_or(StoreError::StaleAttempt { key })?;
@@ -72,10 +75,11 @@ impl FleetStore {
     /// was appended.
     ///
     /// # Errors
-    /// [`StoreError::StaleAttempt`] if the lease is not current or the stream is empty.
+    /// [`StoreError::StaleAttempt`] if the lease is not current or another node's, or the stream is empty.
     #[tracing::instrument(level = "debug", skip_all, fields(%key))]
     pub async fn output_seal(
         &self,
+        node: &NodeId,
         key: AttemptKey,
         stream: OutputStream,
         digest: Digest,
@@ -86,6 +90,7 @@ impl FleetStore {
             .bind(to_db(key.token))
             .bind(stream_number(stream))
             .bind(&digest.as_bytes()[..])
+            .bind(node.as_str())
             .fetch_optional(&self.pool)
             .await?;
         stored.map(from_db).ok_or(StoreError::StaleAttempt { key })
@@ -96,11 +101,7 @@ impl FleetStore {
     /// # Errors
     /// [`StoreError::StaleAttempt`] if the lease is not current or another node's.
     #[tracing::instrument(level = "debug", skip_all, fields(%key))]
-    pub async fn attempt_tenant(
-        &self,
-        node: &bulkhead_types::NodeId,
-        key: AttemptKey,
-    ) -> Result<bulkhead_types::TenantId, StoreError> {
+    pub async fn attempt_tenant(&self, node: &NodeId, key: AttemptKey) -> Result<TenantId, StoreError> {
         let row: Option<(Uuid, i32, i64, String, String)> = sqlx::query_as(crate::sql::leases::LEASE_GET)
             .bind(key.job.as_uuid())
             .bind(i32::try_from(key.attempt).unwrap_or(i32::MAX))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bulkhead_types::{
-    AttemptKey, AttemptOutcome, AttemptState, JobId, JobState, StreamTotals, Transition, Usage, next,
+    AttemptKey, AttemptOutcome, AttemptState, JobId, JobState, NodeId, StreamTotals, Transition, Usage, next,
 };
 use sqlx::PgTransaction;
 use sqlx::types::Json;
@@ -20,8 +20,10 @@ use crate::sql::{leases, results as sql};
 const MAX_UNDELIVERED: i32 = 10;
 
 /// The job's first instruction ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptStart {
+    /// The node that says so: it must be the lease's.
+    pub node: NodeId,
     /// The attempt.
     pub key: AttemptKey,
     /// How long ago.
@@ -31,6 +33,8 @@ pub struct AttemptStart {
 /// An attempt has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptEnd {
+    /// The node that says so: it must be the lease's. None: the scheduler itself.
+    pub node: Option<NodeId>,
     /// The attempt.
     pub key: AttemptKey,
     /// How.
@@ -99,11 +103,16 @@ struct LockedJob {
     retry_on_lost: bool,
     retry_on_failure: bool,
     cancelled: bool,
+    /// Who holds the current lease.
+    node: Option<String>,
 }
 
 impl LockedJob {
-    fn is_at(&self, key: AttemptKey) -> bool {
-        from_db(self.token) == key.token && attempt_number(self.attempt_count) == key.attempt
+    /// Whether a report of `node` (none: of the scheduler) about `key` is about the current attempt.
+    fn is_at(&self, key: AttemptKey, node: Option<&NodeId>) -> bool {
+        from_db(self.token) == key.token
+            && attempt_number(self.attempt_count) == key.attempt
+            && node.is_none_or(|node| self.node.as_deref() == Some(node.as_str()))
     }
 
     /// Whether the policy allows another attempt after one that ended so.
@@ -131,7 +140,10 @@ async fn write_starts(
 ) -> Result<(), StoreError> {
     let mut columns: (Vec<Uuid>, Vec<i64>, Vec<String>, Vec<&str>, Vec<i64>) = Default::default();
     for start in starts {
-        let Some(job) = jobs.get_mut(&start.key.job).filter(|job| job.is_at(start.key)) else { continue };
+        let Some(job) = jobs.get_mut(&start.key.job).filter(|job| job.is_at(start.key, Some(&start.node)))
+        else {
+            continue;
+        };
         let Ok(running) = next(parse(&job.state, "state")?, Transition::Start) else { continue };
         columns.0.push(job.id);
         columns.1.push(job.token);
@@ -185,7 +197,7 @@ async fn write_ends(
     let mut answers = Vec::with_capacity(ends.len());
     for end in ends {
         let repeated = finishes.jobs.contains(&end.key.job.as_uuid());
-        match jobs.get(&end.key.job).filter(|job| !repeated && job.is_at(end.key)) {
+        match jobs.get(&end.key.job).filter(|job| !repeated && job.is_at(end.key, end.node.as_ref())) {
             Some(job) => answers.push(finishes.add(job, end)?),
             None => answers.push(Ended::Stale),
         }

@@ -10,7 +10,7 @@ statements! { Scheduler:
         FROM unnest($2::uuid[], $3::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
             AS p (job, token, cpu, used, output), jobs j
         WHERE l.job = p.job AND l.token = p.token AND l.node = $1 AND j.id = l.job
-        RETURNING l.job, l.token, j.cancel_requested_us IS NOT NULL AS cancelled";
+        RETURNING l.job, l.token, j.cancel_requested_us IS NOT NULL AS cancelled, j.state";
     /// At the start of a leader: nothing expires within one lease period, since nobody could renew meanwhile.
     LEASES_EXTEND_ALL = "UPDATE leases SET expires_us = greatest(expires_us, now_us() + $1)";
     /// What has to be given up: its node is silent, or it is long over its time.
@@ -19,7 +19,7 @@ statements! { Scheduler:
         UNION ALL
         (SELECT job, attempt, token, node, true AS stuck, deadline_us AS since
             FROM leases WHERE deadline_us < now_us() AND expires_us >= now_us() ORDER BY deadline_us LIMIT $1)";
-    LEASES_OF_NODE = "SELECT l.job, l.attempt, l.token, j.cancel_requested_us IS NOT NULL AS cancelled
+    LEASES_OF_NODE = "SELECT l.job, l.attempt, l.token, j.cancel_requested_us IS NOT NULL AS cancelled, j.state
         FROM leases l JOIN jobs j ON j.id = l.job WHERE l.node = $1 ORDER BY l.job";
     LEASE_GET = "SELECT job, attempt, token, tenant, node FROM leases
         WHERE job = $1 AND attempt = $2 AND token = $3";
@@ -27,6 +27,7 @@ statements! { Scheduler:
         WHERE j.cancel_requested_us IS NOT NULL";
     /// Locks in the order of ids, so that two batches never wait for each other.
     JOBS_LOCK = "SELECT j.id, j.state, j.token, j.attempt_count, j.undelivered_count, j.max_attempts,
-            j.retry_on_lost, j.retry_on_failure, j.run_limit_ms, j.cancel_requested_us IS NOT NULL AS cancelled
-        FROM jobs j WHERE j.id = ANY ($1) ORDER BY j.id FOR UPDATE";
+            j.retry_on_lost, j.retry_on_failure, j.cancel_requested_us IS NOT NULL AS cancelled, l.node
+        FROM jobs j LEFT JOIN leases l ON l.job = j.id AND l.token = j.token
+        WHERE j.id = ANY ($1) ORDER BY j.id FOR UPDATE OF j";
 }

@@ -58,7 +58,7 @@ statements! { Scheduler:
         ON CONFLICT DO NOTHING";
     OUTPUT_STORED = "SELECT l.tenant, coalesce(s.stored_bytes, 0) AS stored_bytes
         FROM leases l LEFT JOIN output_streams s ON s.job = l.job AND s.attempt = l.attempt AND s.stream = $4
-        WHERE l.job = $1 AND l.attempt = $2 AND l.token = $3 FOR UPDATE OF l";
+        WHERE l.job = $1 AND l.attempt = $2 AND l.token = $3 AND l.node = $5 FOR UPDATE OF l";
     OUTPUT_PUT = "WITH chunk AS (
             INSERT INTO output_chunks (job, attempt, stream, offset_bytes, tenant, bytes)
             SELECT $1, $2, $3, $4, $5, $6::bytea WHERE length($6::bytea) > 0
@@ -69,6 +69,6 @@ statements! { Scheduler:
         )
         SELECT pg_notify('bulkhead_jobs', ($1::uuid)::text)";
     OUTPUT_SEAL = "UPDATE output_streams s SET digest = $5 FROM leases l
-        WHERE l.job = $1 AND l.attempt = $2 AND l.token = $3
+        WHERE l.job = $1 AND l.attempt = $2 AND l.token = $3 AND l.node = $6
             AND s.job = l.job AND s.attempt = l.attempt AND s.stream = $4 RETURNING s.stored_bytes";
 }
