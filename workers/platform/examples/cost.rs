@@ -38,8 +38,7 @@ impl Policy for Costs {
 }
 
 fn costs() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let program = support::guest::bare(directory.path(), "cost");
+    let program = support::guest::program("cost");
     let (end, printed) = run(Config::default(), Costs, &program, &[]);
     assert_eq!(end, End::Exited(0));
     // The harness shows only what failing tests print, so the figures go to a file that the parent reads.

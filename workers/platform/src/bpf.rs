@@ -36,12 +36,12 @@ pub(crate) struct Data {
 
 impl Data {
     fn word(&self, offset: u32) -> Option<u32> {
-        let half = |value: u64| if offset % 8 == 0 { value as u32 } else { (value >> 32) as u32 };
+        let half = |value: u64| if offset.is_multiple_of(8) { value as u32 } else { (value >> 32) as u32 };
         match offset {
             0 => Some(self.nr),
             4 => Some(self.arch),
             8 | 12 => Some(half(self.ip)),
-            16..64 if offset % 4 == 0 => Some(half(self.args[(offset as usize - 16) / 8])),
+            16..64 if offset.is_multiple_of(4) => Some(half(self.args[(offset as usize - 16) / 8])),
             _ => None,
         }
     }

@@ -90,6 +90,7 @@ mod wire;
 mod zygote;
 
 pub use call::{Abi, Call, Fault, HostCall, Ran};
+pub use filter::Rules;
 pub use kernel::{ExitStatus, Kernel};
 pub use memory::GuestMemory;
 pub use platform::{Config, Error, Platform, ZygoteSetup};

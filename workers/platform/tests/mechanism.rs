@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,14 +25,8 @@ fn main() -> ExitCode {
     ])
 }
 
-fn bare(name: &str) -> (tempfile::TempDir, PathBuf) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let program = guest::bare(directory.path(), name);
-    (directory, program)
-}
-
 fn starts_a_static_program() {
-    let (_directory, program) = bare("hello");
+    let program = guest::program("hello");
     let (end, printed) = run(Config::default(), Ordinary, &program, &["world"]);
     assert_eq!((end, printed.as_str()), (End::Exited(3), "hello world\n"));
 }
@@ -64,14 +57,14 @@ impl Policy for Answers {
 }
 
 fn calls_keep_registers() {
-    let (_directory, program) = bare("calls");
+    let program = guest::program("calls");
     let (end, printed) = run(Config::default(), Answers, &program, &[]);
     assert_eq!(printed, "plain 42\ntrapped 43\nresumed 44\norder 1\nrestart -512\n");
     assert_eq!(end, End::Exited(0));
 }
 
 fn forks_and_waits() {
-    let (_directory, program) = bare("forks");
+    let program = guest::program("forks");
     let (end, printed) = run(Config::default(), Ordinary, &program, &[]);
     assert_eq!((end, printed.as_str()), (End::Exited(6), ""));
 }
@@ -90,7 +83,7 @@ impl Policy for One {
 }
 
 fn threads_begin_and_end() {
-    let (_directory, program) = bare("threads");
+    let program = guest::program("threads");
     let (end, printed) = run(Config::default(), One, &program, &[]);
     assert_eq!((end, printed.as_str()), (End::Exited(0), "sum 160000\n"));
 }
@@ -175,7 +168,7 @@ impl Policy for Interrupter {
 }
 
 fn kicks_and_redirects() {
-    let (_directory, program) = bare("interrupts");
+    let program = guest::program("interrupts");
     let (end, printed) = run(Config::default(), Interrupter::default(), &program, &[]);
     assert_eq!(printed, "computing\nfutex -4\ntimed futex -4\nparked 777\n");
     assert_eq!(end, End::Exited(0));
@@ -201,7 +194,7 @@ impl Policy for Skipper {
 }
 
 fn faults_arrive() {
-    let (_directory, program) = bare("faults");
+    let program = guest::program("faults");
     let seen: Arc<Mutex<Vec<Fault>>> = Arc::default();
     let (end, printed) = run(Config::default(), Skipper { seen: seen.clone() }, &program, &[]);
     assert_eq!(printed, "rbx 99\nafter ud2\nafter int3\n");
@@ -215,8 +208,8 @@ fn faults_arrive() {
 }
 
 fn vfork_borrows_the_thread() {
-    let (directory, program) = bare("vfork");
-    let hello = guest::bare(directory.path(), "hello");
+    let program = guest::program("vfork");
+    let hello = guest::program("hello");
     let (end, printed) = run(Config::default(), Ordinary, &program, &[&hello.display().to_string()]);
     assert_eq!((end, printed.as_str()), (End::Exited(3), "shared 50\nhello vforked\n"));
 }
@@ -224,15 +217,13 @@ fn vfork_borrows_the_thread() {
 const LIBC_PRINTS: &str = "child 11\ntotal 330000 sum 810 mine 11 big 1 status 5\n";
 
 fn runs_a_static_libc_program() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let program = guest::with_static_libc(directory.path(), "libc");
+    let program = guest::program("libc-static");
     let (end, printed) = run(Config::default(), Ordinary, &program, &[]);
     assert_eq!((end, printed.as_str()), (End::Exited(0), LIBC_PRINTS));
 }
 
 fn runs_a_dynamic_program() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let program = guest::dynamic(directory.path(), "libc");
+    let program = guest::program("libc-dynamic");
     let (end, printed) = run(Config::default(), Ordinary, &program, &[]);
     assert_eq!((end, printed.as_str()), (End::Exited(0), LIBC_PRINTS));
 }

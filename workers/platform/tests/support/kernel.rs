@@ -197,6 +197,22 @@ impl Mini {
         self.state.lock().expect("state").processes[&pid].stub.clone().expect("a running process")
     }
 
+    /// The host pid of a process, if it has arrived.
+    pub fn host_pid(&self, pid: u64) -> Option<i32> {
+        let state = self.state.lock().expect("state");
+        state.processes.get(&pid)?.stub.as_ref().map(|stub| stub.pid())
+    }
+
+    /// Waits a while for the end of a process, then kills it.
+    pub fn wait_or_kill(&self, pid: u64, patience: Duration) -> End {
+        let state = self.state.lock().expect("state");
+        let running = |state: &mut State| state.processes[&pid].end.is_none();
+        let (state, _) = self.changed.wait_timeout_while(state, patience, running).expect("state");
+        drop(state);
+        self.stub_of(pid).kill();
+        self.wait(pid)
+    }
+
     pub fn alive(&self) -> usize {
         self.state.lock().expect("state").processes.values().filter(|p| p.end.is_none()).count()
     }

@@ -117,7 +117,7 @@ fn segment(commands: &mut Vec<HostCall>, fd: i32, extent: (u64, u64, u64, u64), 
     let mut anonymous_from = start;
     if in_file > 0 {
         let from = offset & !(PAGE - 1);
-        commands.push(HostCall::mmap(start, file_pages - start, prot, fixed, fd, from as u64));
+        commands.push(HostCall::mmap(start, file_pages - start, prot, fixed, fd, from));
         if in_memory > in_file && flags & 2 != 0 && file_pages > file_end {
             commands.push(HostCall::zero(file_end, file_pages - file_end));
         }

@@ -31,6 +31,7 @@ pub fn main(tests: &[Test]) -> ExitCode {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let chosen: Vec<_> =
         tests.iter().filter(|(name, _)| filter.as_ref().is_none_or(|f| name.contains(f.as_str()))).collect();
+    let _guests = guest::compile_all();
     println!("\nrunning {} tests", chosen.len());
     let mut failed = Vec::new();
     for (name, _) in &chosen {
