@@ -155,8 +155,8 @@ fn dispatch(listener: &Arc<Listener>, shared: &Arc<Shared>, notification: &Notif
 /// it is an unclaimed child of ours or an unclaimed thread of the parent's own process.
 fn newcomer(listener: &Arc<Listener>, shared: &Arc<Shared>, n: &Notification) {
     let [kind, claimed, .., word] = n.args;
-    // Only a test turns the rule off, to see a guest lie about who it is.
-    let tid = if shared.rules.kernel_identity { n.pid } else { claimed as i32 };
+    // Only a test turns the rule off, to see a guest lie about who it is; stub code claims nothing (0).
+    let tid = if shared.rules.kernel_identity || claimed == 0 { n.pid } else { claimed as i32 };
     let rings = n.nr == wire::BELL && n.arch == filter::X86_64 && kind == wire::BORN;
     let birth = rings.then(|| shared.births.claim(word, listener)).flatten();
     let Some(birth) = birth else { return host::kill(n.pid, libc::SIGKILL) };

@@ -118,9 +118,6 @@ pub(crate) fn bad_arguments_escape() {
     let kernel = boot(config(Some("native arguments")), Ordinary);
     let (_, printed) = attack(&kernel, "arguments", &[]);
     assert!(printed.starts_with("shared anonymous 1\n"), "{printed}");
-    assert!(
-        printed.contains("cpu clock 0\n") && printed.contains("pi futex -1\n")
-            || printed.contains("pi futex -3\n"),
-        "{printed}"
-    );
+    // Among them a lock that was taken in the name of a host thread.
+    assert!(printed.contains("pi futex 0\n") && printed.contains("cpu clock 0\n"), "{printed}");
 }
