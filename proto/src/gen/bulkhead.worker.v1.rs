@@ -136,7 +136,8 @@ pub struct Lease {
     /// Owner: tenants/{tenant} or operator; the cache keeps owners apart.
     #[prost(string, tag = "4")]
     pub image_owner: ::prost::alloc::string::String,
-    /// The JSON of the image's configuration.
+    /// The image's description (image.json, ImageMeta::to_json), to the byte: its SHA-256 is image_digest, and it
+    /// holds the configuration and the digests of the image's files, by which the worker verifies them.
     #[prost(bytes = "vec", tag = "5")]
     pub image_config_json: ::prost::alloc::vec::Vec<u8>,
     /// "sentry" or "microvm"
@@ -151,6 +152,7 @@ pub struct CancelAttempt {
     #[prost(bool, tag = "2")]
     pub immediately: bool,
 }
+/// Said again after each reconnection while the attempt runs: the first one counts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttemptStarted {
     #[prost(message, optional, tag = "1")]

@@ -179,7 +179,11 @@ impl Worker {
     ///
     /// # Errors
     /// [`DaemonError`] when the directory or the host can't be read.
-    pub fn new(config: &WorkerConfig, endpoint: &Endpoint, backend: Arc<dyn Backend>) -> Result<Self, DaemonError> {
+    pub fn new(
+        config: &WorkerConfig,
+        endpoint: &Endpoint,
+        backend: Arc<dyn Backend>,
+    ) -> Result<Self, DaemonError> {
         let failed = |what| move |source| DaemonError::Io { what, source };
         let capacity = capacity::measure(config)?;
         let spool = Spool::open(config.data_dir.join("spool")).map_err(failed("opening the spool"))?;

@@ -70,6 +70,25 @@ pub trait Controller: Send + Sync {
 
     /// Sends one signal (1 to 64) to the job's first process; does nothing if it does not run.
     fn signal(&self, signal: u8);
+
+    /// SIGKILL of everything at once, because the attempt is void: nobody wants its outcome.
+    fn kill(&self) {
+        self.output_limit_reached();
+    }
+
+    /// What the job has used so far; none if that can't be told now. Costs microseconds.
+    fn progress(&self) -> Option<Progress> {
+        None
+    }
+}
+
+/// Shows that a running job gets on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// CPU time of the job and its sandbox, in microseconds.
+    pub cpu_us: u64,
+    /// Memory of the job now, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// The root file system: files of one image in the node's store.

@@ -26,9 +26,8 @@ pub(crate) struct Clients {
 
 impl Clients {
     pub(crate) fn new(endpoint: &tonic::transport::Endpoint) -> Self {
-        let client = || {
-            WorkerServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_MESSAGE_BYTES)
-        };
+        let client =
+            || WorkerServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         Self { control: client(), bulk: client() }
     }
 }

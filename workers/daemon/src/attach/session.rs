@@ -5,10 +5,11 @@ use std::time::Duration;
 use bulkhead_proto::worker::from_worker::Message;
 use bulkhead_proto::worker::to_worker::Message as FromServer;
 use bulkhead_proto::worker::{
-    AttemptId, Draining, FromWorker, Heartbeat, Lease, LeasesRenewed, OutputAck, Progress, Register, Registered,
+    AttemptId, Draining, FromWorker, Heartbeat, Lease, LeasesRenewed, OutputAck, Progress, Register,
+    Registered,
 };
 use bulkhead_types::OutputStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -173,8 +174,7 @@ impl Session {
                     }
                     self.heartbeat();
                 }
-                // The sender is a field of the node, so this is always a value.
-                _ = draining.wait_for(|draining| *draining), if !node.drain_told() => {
+                () = told_to_drain(&mut draining), if !node.drain_told() => {
                     self.send(Message::Draining(Draining {})).await?;
                     node.set_drain_told();
                 }
@@ -268,7 +268,8 @@ impl Session {
             2 => OutputStream::Stderr,
             _ => return Err(SessionError::Protocol("a stream is 1 or 2")),
         };
-        let durable = u64::try_from(ack.durable).map_err(|_| SessionError::Protocol("a negative position"))?;
+        let durable =
+            u64::try_from(ack.durable).map_err(|_| SessionError::Protocol("a negative position"))?;
         if let Some(attempt) = self.node.attempt(&name(ack.id)?) {
             attempt.set_durable(stream, durable);
         }
@@ -289,6 +290,11 @@ impl Session {
     }
 }
 
+async fn told_to_drain(draining: &mut watch::Receiver<bool>) {
+    // The sender is a field of the node, so the wait ends only with a value.
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
 fn name(id: Option<AttemptId>) -> Result<AttemptName, SessionError> {
     Ok(id.ok_or(SessionError::Protocol("a message without an attempt"))?.try_into()?)
 }
@@ -298,7 +304,8 @@ fn progress(attempt: &Attempt) -> Option<Progress> {
         return None;
     }
     let seen = attempt.progress().unwrap_or_default();
-    let output: u64 = crate::attempt::STREAMS.iter().map(|s| attempt.spool.stream(*s).totals().total_bytes).sum();
+    let output: u64 =
+        crate::attempt::STREAMS.iter().map(|s| attempt.spool.stream(*s).totals().total_bytes).sum();
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     Some(Progress {
         id: Some((&attempt.name).into()),

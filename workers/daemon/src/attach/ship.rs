@@ -77,7 +77,9 @@ impl Shipper {
     }
 
     async fn tell_start(&mut self) -> Result<(), SessionOver> {
-        if !self.start_told && let Some(time) = self.attempt.started() {
+        if !self.start_told
+            && let Some(time) = self.attempt.started()
+        {
             let id = Some((&self.attempt.name).into());
             self.send(Message::Started(AttemptStarted { id, time_us: time.as_micros() })).await?;
             self.start_told = true;
@@ -122,7 +124,9 @@ impl Shipper {
     }
 
     fn all_durable(&self) -> bool {
-        STREAMS.iter().all(|stream| self.attempt.durable(*stream) >= self.attempt.spool.stream(*stream).kept())
+        STREAMS
+            .iter()
+            .all(|stream| self.attempt.durable(*stream) >= self.attempt.spool.stream(*stream).kept())
     }
 
     async fn finish(&mut self, mut finished: Arc<FinishedRecord>) -> Result<(), SessionOver> {
@@ -169,7 +173,12 @@ impl Shipper {
     }
 
     /// The outcome without an output that the server refused, which is told instead.
-    fn without(&self, finished: &FinishedRecord, output: &OutputFile, status: &Status) -> Arc<FinishedRecord> {
+    fn without(
+        &self,
+        finished: &FinishedRecord,
+        output: &OutputFile,
+        status: &Status,
+    ) -> Arc<FinishedRecord> {
         let mut outcome = finished.outcome.clone();
         outcome.outputs.retain(|other| other.digest != output.digest);
         let path = String::from_utf8_lossy(&output.path);

@@ -66,10 +66,15 @@ impl Held {
     }
 }
 
+/// Some bytes of content that is being fetched.
+pub(crate) type Part = Result<Bytes, Box<tonic::Status>>;
+
 /// Why content is not there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CacheError {
-    #[error("the cache's budget of {budget} bytes has no room: all of it is in use; give the node a larger one")]
+    #[error(
+        "the cache's budget of {budget} bytes has no room: all of it is in use; give the node a larger one"
+    )]
     Full { budget: u64 },
     #[error("the content has the digest {got}, not {wanted}")]
     Digest { wanted: Digest, got: Digest },
@@ -100,20 +105,22 @@ impl Cache {
         Ok(Self { root, state: Mutex::new(state), flights: Mutex::default() })
     }
 
-    /// Returns the content, and gets it by `fetch` if it is not there.
+    /// Returns the content, and awaits `fetch` for its bytes if it is not there.
     pub(crate) async fn get<S, F>(&self, key: &Key, fetch: F) -> Result<Arc<Held>, CacheError>
     where
-        F: AsyncFnOnce() -> Result<S, Box<tonic::Status>>,
-        S: Stream<Item = Result<Bytes, Box<tonic::Status>>> + Unpin,
+        F: Future<Output = Result<S, Box<tonic::Status>>>,
+        S: Stream<Item = Part> + Unpin,
     {
-        if let Some(held) = self.state().touch(key) {
+        let there = self.state().touch(key);
+        if let Some(held) = there {
             return Ok(held);
         }
         let flight = Arc::clone(lock(&self.flights).entry(key.clone()).or_default());
         let result = {
             let _alone = flight.lock().await;
             // Another attempt may have brought it meanwhile.
-            match self.state().touch(key) {
+            let there = self.state().touch(key);
+            match there {
                 Some(held) => Ok(held),
                 None => self.bring(key, fetch).await,
             }
@@ -126,10 +133,10 @@ impl Cache {
 
     async fn bring<S, F>(&self, key: &Key, fetch: F) -> Result<Arc<Held>, CacheError>
     where
-        F: AsyncFnOnce() -> Result<S, Box<tonic::Status>>,
-        S: Stream<Item = Result<Bytes, Box<tonic::Status>>> + Unpin,
+        F: Future<Output = Result<S, Box<tonic::Status>>>,
+        S: Stream<Item = Part> + Unpin,
     {
-        let mut stream = fetch().await?;
+        let mut stream = fetch.await?;
         let mut filling = Filling::begin(self)?;
         while let Some(part) = stream.next().await {
             // At most a quarter of a MiB to the page cache: not worth a thread.

@@ -79,7 +79,8 @@ impl State {
     pub(super) fn reserve(&mut self, bytes: u64) -> Result<(), CacheError> {
         while self.used.saturating_add(bytes) > self.budget {
             let idle = self.entries.iter().filter(|(_, entry)| Arc::strong_count(&entry.held) == 1);
-            let Some(oldest) = idle.min_by_key(|(_, entry)| entry.last_use).map(|(key, _)| key.clone()) else {
+            let Some(oldest) = idle.min_by_key(|(_, entry)| entry.last_use).map(|(key, _)| key.clone())
+            else {
                 return Err(CacheError::Full { budget: self.budget });
             };
             if let Some(entry) = self.entries.remove(&oldest) {

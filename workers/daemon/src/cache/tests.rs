@@ -9,15 +9,13 @@ fn key(content: &[u8]) -> Key {
     Key { owner: Owner::Tenant(TenantId::new("acme").expect("valid")), digest }
 }
 
-type Part = Result<Bytes, Box<tonic::Status>>;
-
 fn parts(content: &[u8]) -> futures::stream::Iter<std::vec::IntoIter<Part>> {
     let parts: Vec<Part> = content.chunks(3).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
     futures::stream::iter(parts)
 }
 
 async fn bring(cache: &Cache, content: &[u8]) -> Result<Arc<Held>, CacheError> {
-    cache.get(&key(content), async || Ok(parts(content))).await
+    cache.get(&key(content), async { Ok(parts(content)) }).await
 }
 
 fn cache(budget: u64) -> (tempfile::TempDir, Cache) {
@@ -48,10 +46,10 @@ async fn the_least_recently_used_goes_first_and_nothing_in_use() {
 #[tokio::test]
 async fn wrong_content_never_appears() {
     let (_dir, cache) = cache(100);
-    let wrong = cache.get(&key(b"wanted"), async || Ok(parts(b"other"))).await;
+    let wrong = cache.get(&key(b"wanted"), async { Ok(parts(b"other")) }).await;
     assert!(matches!(wrong, Err(CacheError::Digest { .. })), "{wrong:?}");
     let failed = cache
-        .get(&key(b"wanted"), async || {
+        .get(&key(b"wanted"), async {
             let gone: Part = Err(Box::new(tonic::Status::unavailable("gone")));
             Ok(parts(b"wan").chain(futures::stream::iter([gone])))
         })
@@ -66,7 +64,7 @@ async fn many_wait_for_one_flight() {
     let (_dir, cache) = cache(100);
     let fetched = AtomicUsize::new(0);
     let one = || async {
-        let fetch = async || {
+        let fetch = async {
             fetched.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
             Ok(parts(b"content"))

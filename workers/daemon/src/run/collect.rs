@@ -41,7 +41,15 @@ impl Events for Collector {
         }
         let path = self.directory.join("incoming");
         let file = File::create(&path)?;
-        Ok(Box::new(Incoming { collector: self, output, path, file, hash: Sha256::new(), size: 0, broken: false }))
+        Ok(Box::new(Incoming {
+            collector: self,
+            output,
+            path,
+            file,
+            hash: Sha256::new(),
+            size: 0,
+            broken: false,
+        }))
     }
 }
 
@@ -80,7 +88,8 @@ impl Write for Incoming<'_> {
 impl Drop for Incoming<'_> {
     fn drop(&mut self) {
         let digest = Digest::from_bytes(std::mem::take(&mut self.hash).finalize().into());
-        let kept = !self.broken && fs::rename(&self.path, self.collector.directory.join(digest.hex())).is_ok();
+        let kept =
+            !self.broken && fs::rename(&self.path, self.collector.directory.join(digest.hex())).is_ok();
         if !kept {
             self.collector.left += self.size;
             // What stays is removed with the attempt's directory.

@@ -4,18 +4,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_image::ImageMeta;
+use bulkhead_image::{FileDigest, ImageMeta};
 use bulkhead_proto::worker::{self, AttemptId, FetchBlobRequest, FetchImageRequest};
 use bulkhead_sandbox::ImageFiles;
 use bulkhead_types::Digest;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{BoxStream, StreamExt};
 use tonic::{Code, Status};
 
 use super::Problem;
 use crate::attach::Client;
 use crate::attempt::Attempt;
-use crate::cache::{Cache, CacheError, Held, Key, Owner};
+use crate::cache::{Cache, CacheError, Held, Key, Owner, Part};
 
 /// Between two tries while the server is away.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
@@ -57,31 +58,44 @@ pub(super) struct Fetcher<'a> {
 }
 
 impl Fetcher<'_> {
-    pub(super) async fn image(&self, digest: &Digest, owner: Owner, meta: &ImageMeta) -> Result<HeldImage, Problem> {
-        let file = async |file: &bulkhead_image::FileDigest, private| {
-            let request =
-                FetchImageRequest { id: Some(self.id()), digest: digest.to_string(), private };
-            let fetch = async || {
-                let stream = self.client.clone().fetch_image(request.clone()).await.map_err(Box::new)?;
-                Ok(bytes_of(stream.into_inner()))
-            };
-            self.get("the image", &Key { owner: owner.clone(), digest: file.digest }, fetch).await
-        };
-        let public = file(&meta.public, false).await?;
+    pub(super) async fn image(
+        &self,
+        digest: &Digest,
+        owner: Owner,
+        meta: &ImageMeta,
+    ) -> Result<HeldImage, Problem> {
+        let public = self.image_file(digest, &owner, &meta.public, false).await?;
         let private = match &meta.private {
-            Some(private) => Some(file(private, true).await?),
+            Some(private) => Some(self.image_file(digest, &owner, private, true).await?),
             None => None,
         };
         Ok(HeldImage { public, private })
+    }
+
+    async fn image_file(
+        &self,
+        image: &Digest,
+        owner: &Owner,
+        file: &FileDigest,
+        private: bool,
+    ) -> Result<Arc<Held>, Problem> {
+        let request = FetchImageRequest { id: Some(self.id()), digest: image.to_string(), private };
+        let client = self.client.clone();
+        let fetch = move || {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { Ok(bytes_of(client.fetch_image(request).await.map_err(Box::new)?)) }.boxed()
+        };
+        self.get("the image", &Key { owner: owner.clone(), digest: file.digest }, fetch).await
     }
 
     pub(super) async fn blobs(&self, digests: Vec<Digest>) -> Result<Blobs, Problem> {
         let mut held = HashMap::new();
         for digest in digests {
             let request = FetchBlobRequest { id: Some(self.id()), digest: digest.to_string() };
-            let fetch = async || {
-                let stream = self.client.clone().fetch_blob(request.clone()).await.map_err(Box::new)?;
-                Ok(bytes_of(stream.into_inner()))
+            let client = self.client.clone();
+            let fetch = move || {
+                let (mut client, request) = (client.clone(), request.clone());
+                async move { Ok(bytes_of(client.fetch_blob(request).await.map_err(Box::new)?)) }.boxed()
             };
             let key = Key { owner: Owner::Tenant(self.attempt.name.tenant.clone()), digest };
             held.insert(digest, self.get("an input blob", &key, fetch).await?);
@@ -94,14 +108,10 @@ impl Fetcher<'_> {
     }
 
     /// Tries again while the server is away: the end of the lease ends that.
-    async fn get<S, F>(&self, what: &str, key: &Key, fetch: F) -> Result<Arc<Held>, Problem>
-    where
-        F: AsyncFn() -> Result<S, Box<Status>>,
-        S: Stream<Item = Result<Bytes, Box<Status>>> + Unpin,
-    {
+    async fn get(&self, what: &str, key: &Key, fetch: impl Fn() -> Fetch) -> Result<Arc<Held>, Problem> {
         let mut tries = 0;
         loop {
-            match self.cache.get(key, async || fetch().await).await {
+            match self.cache.get(key, fetch()).await {
                 Ok(held) => return Ok(held),
                 Err(CacheError::Fetch(status)) if is_transient(status.code()) && tries < TRIES => {
                     tries += u32::from(status.code() != Code::Unavailable);
@@ -112,7 +122,10 @@ impl Fetcher<'_> {
                     return Err(Problem::Job(format!("{what} {} is gone", key.digest)));
                 }
                 Err(error) => {
-                    return Err(Problem::Node(format!("{what} could not be brought: {}", super::chain(&error))));
+                    return Err(Problem::Node(format!(
+                        "{what} could not be brought: {}",
+                        super::chain(&error)
+                    )));
                 }
             }
         }
@@ -124,12 +137,18 @@ pub(crate) fn is_transient(code: Code) -> bool {
     // Unknown and Internal are what a connection that breaks in mid-stream looks like.
     matches!(
         code,
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Internal
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
     )
 }
 
-fn bytes_of(
-    stream: tonic::Streaming<worker::Bytes>,
-) -> impl Stream<Item = Result<Bytes, Box<Status>>> + Unpin {
-    stream.map(|part| part.map(|part| Bytes::from(part.data)).map_err(Box::new))
+/// One try at a call of the server; nothing happens until it is awaited.
+type Fetch = BoxFuture<'static, Result<BoxStream<'static, Part>, Box<Status>>>;
+
+fn bytes_of(answer: tonic::Response<tonic::Streaming<worker::Bytes>>) -> BoxStream<'static, Part> {
+    answer.into_inner().map(|part| part.map(|part| Bytes::from(part.data)).map_err(Box::new)).boxed()
 }

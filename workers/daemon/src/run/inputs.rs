@@ -15,7 +15,8 @@ pub(super) fn needed(spec: &JobSpec) -> Vec<Digest> {
         Content::Blob(digest) => Some(*digest),
         Content::Inline(_) => None,
     });
-    let mut digests: Vec<Digest> = blobs.chain(spec.input_archives.iter().map(|archive| archive.blob)).collect();
+    let mut digests: Vec<Digest> =
+        blobs.chain(spec.input_archives.iter().map(|archive| archive.blob)).collect();
     digests.sort_unstable();
     digests.dedup();
     digests

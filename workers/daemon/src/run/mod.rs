@@ -14,9 +14,7 @@ use std::time::Duration;
 use bulkhead_image::ImageMeta;
 use bulkhead_proto::worker::Lease;
 use bulkhead_sandbox::{Backend, CreateRequest, Finished, Job, SandboxError};
-use bulkhead_types::{
-    AttemptOutcome, AttemptState, Digest, JobSpec, Limits, OutputFile, SandboxId, bounds,
-};
+use bulkhead_types::{AttemptOutcome, AttemptState, Digest, JobSpec, Limits, OutputFile, SandboxId, bounds};
 
 use crate::attach::Client;
 use crate::attempt::{Attempt, Stop};
@@ -80,8 +78,9 @@ async fn prepare(node: &Node, client: Client, attempt: &Attempt, lease: Lease) -
     }
     let digest: Digest = lease.image_digest.parse().map_err(|_| malformed("an image digest"))?;
     let owner = Owner::parse(&lease.image_owner).ok_or_else(|| malformed("an image owner"))?;
-    let meta = ImageMeta::from_json(&lease.image_config_json)
-        .map_err(|error| Problem::Node(format!("the server sent an image description that is bad: {error}")))?;
+    let meta = ImageMeta::from_json(&lease.image_config_json).map_err(|error| {
+        Problem::Node(format!("the server sent an image description that is bad: {error}"))
+    })?;
     if meta.digest() != digest {
         return Err(Problem::Node("the image's description does not have the image's digest".into()));
     }

@@ -39,8 +39,7 @@ impl Pump {
             limit_told: false,
             buffer: vec![0; READ_BYTES],
         };
-        let thread =
-            std::thread::Builder::new().name("output".into()).spawn(move || pipes.run(&finished))?;
+        let thread = std::thread::Builder::new().name("output".into()).spawn(move || pipes.run(&finished))?;
         Ok((Self { thread, finish }, JobEnds { stdout: job_stdout, stderr: job_stderr }))
     }
 
@@ -88,7 +87,9 @@ impl Pipes {
     /// Waits until there is something; says whether the job has ended.
     fn wait(&self, finished: &OwnedFd) -> bool {
         let mut fds = vec![PollFd::new(finished, PollFlags::IN)];
-        fds.extend(self.open.iter().flatten().map(|file| PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)));
+        fds.extend(
+            self.open.iter().flatten().map(|file| PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)),
+        );
         // An interrupted poll is one round more.
         let _ = poll(&mut fds, None);
         !fds[0].revents().is_empty()

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::Controller;
+use bulkhead_jail::cgroup::Meter;
+
+use crate::{Controller, Progress};
 
 use super::keeper::{Keeper, Wake};
 
@@ -27,11 +29,13 @@ pub(super) struct Shared {
     requests: Mutex<Requests>,
     pub(super) wake: Wake,
     keeper: Arc<Keeper>,
+    /// Its own descriptors, so that a look from another thread disturbs nothing.
+    meter: Meter,
 }
 
 impl Shared {
-    pub(super) fn new(keeper: Arc<Keeper>) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Shared { requests: Mutex::default(), wake: Wake::new()?, keeper }))
+    pub(super) fn new(keeper: Arc<Keeper>, meter: Meter) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Shared { requests: Mutex::default(), wake: Wake::new()?, keeper, meter }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Requests> {
@@ -63,5 +67,16 @@ impl Controller for Shared {
             drop(requests);
             self.wake.ring();
         }
+    }
+
+    fn kill(&self) {
+        self.keeper.kill();
+    }
+
+    fn progress(&self) -> Option<Progress> {
+        // After the end the groups are gone, and with them what they counted.
+        let usage = self.meter.read().ok()?;
+        let cpu_us = u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX);
+        Some(Progress { cpu_us, memory_bytes: usage.memory_bytes })
     }
 }
