@@ -27,14 +27,20 @@ impl std::fmt::Display for AttemptName {
     }
 }
 
+/// What tells attempts apart; the tenant comes along for book-keeping, and only a lease has to name it.
+pub(crate) fn attempt_key(id: &AttemptId) -> Result<AttemptKey, BadName> {
+    let job = id.job.parse().map_err(|e: bulkhead_types::IdError| BadName(e.to_string()))?;
+    let token = u64::try_from(id.token).map_err(|_| BadName("a token is not negative".into()))?;
+    Ok(AttemptKey { job, attempt: id.attempt, token })
+}
+
 impl TryFrom<AttemptId> for AttemptName {
     type Error = BadName;
 
     fn try_from(id: AttemptId) -> Result<Self, BadName> {
+        let key = attempt_key(&id)?;
         let tenant = TenantId::new(id.tenant).map_err(|e| BadName(e.to_string()))?;
-        let job = id.job.parse().map_err(|e: bulkhead_types::IdError| BadName(e.to_string()))?;
-        let token = u64::try_from(id.token).map_err(|_| BadName("a token is not negative".into()))?;
-        Ok(Self { tenant, key: AttemptKey { job, attempt: id.attempt, token } })
+        Ok(Self { tenant, key })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bulkhead_sandbox::Backend;
-use bulkhead_types::NodeCapacity;
+use bulkhead_types::{AttemptKey, NodeCapacity};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
@@ -32,7 +32,7 @@ pub(crate) struct Node {
     pub(crate) cache: Cache,
     pub(crate) capacity: NodeCapacity,
     spool: Spool,
-    attempts: Mutex<HashMap<AttemptName, Arc<Attempt>>>,
+    attempts: Mutex<HashMap<AttemptKey, Arc<Attempt>>>,
     /// When the leases end if the server says nothing more.
     lease_end: watch::Sender<Option<Instant>>,
     draining: watch::Sender<bool>,
@@ -42,7 +42,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn lock(&self) -> MutexGuard<'_, HashMap<AttemptName, Arc<Attempt>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<AttemptKey, Arc<Attempt>>> {
         // A panic while it is held leaves a whole map.
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,15 +52,16 @@ impl Node {
         self.lock().values().cloned().collect()
     }
 
-    pub(crate) fn attempt(&self, name: &AttemptName) -> Option<Arc<Attempt>> {
-        self.lock().get(name).cloned()
+    pub(crate) fn attempt(&self, key: &AttemptKey) -> Option<Arc<Attempt>> {
+        self.lock().get(key).cloned()
     }
 
     /// Takes a lease on: from here on it has a place in the spool.
     pub(crate) fn begin(&self, name: AttemptName) -> io::Result<Arc<Attempt>> {
         let spool = self.spool.create(&name)?;
-        let attempt = Attempt::new(name.clone(), spool, None);
-        self.lock().insert(name, Arc::clone(&attempt));
+        let key = name.key;
+        let attempt = Attempt::new(name, spool, None);
+        self.lock().insert(key, Arc::clone(&attempt));
         Ok(attempt)
     }
 
@@ -79,7 +80,7 @@ impl Node {
     }
 
     fn forget(&self, attempt: &Attempt) {
-        if self.lock().remove(&attempt.name).is_some() {
+        if self.lock().remove(&attempt.name.key).is_some() {
             attempt.spool.remove();
             self.forgotten.notify_waiters();
         }
@@ -194,7 +195,7 @@ impl Worker {
             .into_iter()
             .map(|found| {
                 tracing::info!(attempt = %found.name, state = %found.finished.outcome.state, "found in the spool");
-                (found.name.clone(), Attempt::new(found.name, found.spool, Some(found.finished)))
+                (found.name.key, Attempt::new(found.name, found.spool, Some(found.finished)))
             })
             .collect();
         let node = Arc::new(Node {

@@ -8,7 +8,7 @@ use bulkhead_proto::worker::{
     AttemptId, Draining, FromWorker, Heartbeat, Lease, LeasesRenewed, OutputAck, Progress, Register,
     Registered,
 };
-use bulkhead_types::OutputStream;
+use bulkhead_types::{AttemptKey, OutputStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::{Clients, from_worker, ship};
 use crate::attempt::{Attempt, Stop};
 use crate::capacity;
-use crate::name::{AttemptName, BadName};
+use crate::name::{AttemptName, BadName, attempt_key};
 use crate::run;
 use crate::worker::Node;
 
@@ -136,7 +136,7 @@ struct Session {
 impl Session {
     fn registered(&mut self, answer: Registered) -> Result<(), SessionError> {
         for id in answer.unwanted {
-            if let Some(attempt) = self.node.attempt(&AttemptName::try_from(id)?) {
+            if let Some(attempt) = self.node.attempt(&attempt_key(&id)?) {
                 tracing::info!(attempt = %attempt.name, "the server wants no more of an attempt");
                 self.node.void(&attempt);
             }
@@ -207,8 +207,7 @@ impl Session {
             FromServer::Registered(_) => return Err(SessionError::Protocol("Registered came twice")),
             FromServer::Lease(lease) => self.lease(lease)?,
             FromServer::Cancel(cancel) => {
-                let name = name(cancel.id)?;
-                if let Some(attempt) = self.node.attempt(&name) {
+                if let Some(attempt) = self.node.attempt(&key(cancel.id)?) {
                     if cancel.immediately {
                         self.node.void(&attempt);
                     } else {
@@ -218,11 +217,11 @@ impl Session {
             }
             FromServer::OutputAck(ack) => self.output_ack(ack)?,
             FromServer::FinishedAck(ack) => {
-                let name = name(ack.id)?;
+                let key = key(ack.id)?;
                 if !ack.accepted {
-                    tracing::info!(attempt = %name, "the server did not take an outcome: its lease had ended");
+                    tracing::info!(attempt = %key, "the server did not take an outcome: its lease had ended");
                 }
-                if let Some(attempt) = self.node.attempt(&name) {
+                if let Some(attempt) = self.node.attempt(&key) {
                     self.node.void(&attempt);
                 }
             }
@@ -232,8 +231,9 @@ impl Session {
     }
 
     fn lease(&mut self, lease: Lease) -> Result<(), SessionError> {
-        let name = name(lease.id.clone())?;
-        if self.node.attempt(&name).is_some() {
+        let id = lease.id.clone().ok_or(SessionError::Protocol("a lease without an attempt"))?;
+        let name = AttemptName::try_from(id)?;
+        if self.node.attempt(&name.key).is_some() {
             // Said again after a reconnection.
             return Ok(());
         }
@@ -270,7 +270,7 @@ impl Session {
         };
         let durable =
             u64::try_from(ack.durable).map_err(|_| SessionError::Protocol("a negative position"))?;
-        if let Some(attempt) = self.node.attempt(&name(ack.id)?) {
+        if let Some(attempt) = self.node.attempt(&key(ack.id)?) {
             attempt.set_durable(stream, durable);
         }
         Ok(())
@@ -295,8 +295,8 @@ async fn told_to_drain(draining: &mut watch::Receiver<bool>) {
     let _ = draining.wait_for(|draining| *draining).await;
 }
 
-fn name(id: Option<AttemptId>) -> Result<AttemptName, SessionError> {
-    Ok(id.ok_or(SessionError::Protocol("a message without an attempt"))?.try_into()?)
+fn key(id: Option<AttemptId>) -> Result<AttemptKey, SessionError> {
+    Ok(attempt_key(&id.ok_or(SessionError::Protocol("a message without an attempt"))?)?)
 }
 
 fn progress(attempt: &Attempt) -> Option<Progress> {
