@@ -267,3 +267,42 @@ fn a_converter_that_hits_its_limits_is_told_and_leaves_nothing() {
     assert!(matches!(result, Err(StoreError::Convert(ConvertError::Start(_)))));
     assert_eq!(ImageConfig::default().validate(), Ok(()));
 }
+
+/// An archive of so many empty files with names of 80 bytes, a thousand in each directory.
+struct Many {
+    files: u32,
+    made: u32,
+    buffer: Cursor<Vec<u8>>,
+}
+
+impl Read for Many {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.buffer.position() == self.buffer.get_ref().len() as u64 && self.made < self.files {
+            let mut tar = Tar::new();
+            for number in self.made..self.made + 1000 {
+                tar = tar.file(&format!("{:040}/{number:039}", number / 1000), b"");
+            }
+            self.made += 1000;
+            self.buffer = Cursor::new(if self.made < self.files { tar.0 } else { tar.end() });
+        }
+        self.buffer.read(buffer)
+    }
+}
+
+#[test]
+fn as_many_files_as_are_allowed_fit_into_the_converter() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    // The bound counts the 998 directories too.
+    let mut many = Many { files: 998_000, made: 0, buffer: Cursor::default() };
+    // Half of what it gets by default.
+    let limits = ConvertLimits { memory_bytes: 1 << 30, ..ConvertLimits::default() };
+    let image =
+        store.import(&Owner::Operator, None, Archive::Stream(&mut many), &converter(), &limits).unwrap();
+    let opened = Opened::new(&image);
+    assert_eq!(opened.public.inode_count(), 998_000 + 998 + 1);
+    assert!(opened.at(&format!("{:040}/{:039}", 997, 997_999)).is_some());
+}
