@@ -14,8 +14,8 @@
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -25,11 +25,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{ArchiveError, ArchiveKind};
 use crate::config::{ConfigError, ImageConfig};
+use crate::pack::pack;
 
 /// The converter's file name, beside the program that uses it.
 const PROGRAM: &str = "bulkhead-convert";
 /// Longest report in bytes: a configuration has at most three lists of 1 MiB, mostly escapes at worst.
 const MAX_REPORT: u64 = 16 << 20;
+/// Bytes that are copied at once.
+const COPY_BUFFER: usize = 128 * 1024;
 /// Bytes of the converter's last words that an error shows.
 const MAX_SAID: u64 = 4096;
 
@@ -120,6 +123,8 @@ pub enum Archive<'a> {
     File(File),
     /// Anything else.
     Stream(&'a mut (dyn Read + Send)),
+    /// The tree below a directory of this machine, which the caller trusts: see [`crate::pack`].
+    Directory(&'a Path),
 }
 
 /// Bounds of one conversion.
@@ -192,20 +197,35 @@ impl Converter {
     ) -> Result<Converted, ConvertError> {
         match archive {
             Archive::File(file) => self.run(file, outputs, limits),
-            Archive::Stream(stream) => {
-                let (reader, mut writer) = io::pipe().map_err(ConvertError::Start)?;
-                std::thread::scope(|scope| {
-                    let pump = scope.spawn(move || pump(stream, &mut writer));
-                    let result = self.run(File::from(std::os::fd::OwnedFd::from(reader)), outputs, limits);
-                    match pump.join() {
-                        // What the converter made of half a stream does not matter.
-                        Ok(Err(error)) => Err(ConvertError::Stream(error)),
-                        Ok(Ok(())) => result,
-                        Err(_) => Err(ConvertError::Stream(io::Error::other("its reader panicked"))),
-                    }
-                })
+            Archive::Stream(stream) => self.pumped(|pipe| copy(stream, pipe), outputs, limits),
+            Archive::Directory(path) => {
+                let pump =
+                    |pipe: &mut io::PipeWriter| pack(path, &mut BufWriter::with_capacity(COPY_BUFFER, pipe));
+                self.pumped(pump, outputs, limits)
             }
         }
+    }
+
+    /// Runs the converter on what another thread writes into a pipe.
+    fn pumped(
+        &self,
+        pump: impl FnOnce(&mut io::PipeWriter) -> io::Result<()> + Send,
+        outputs: &Outputs<'_>,
+        limits: &ConvertLimits,
+    ) -> Result<Converted, ConvertError> {
+        let (reader, mut writer) = io::pipe().map_err(ConvertError::Start)?;
+        std::thread::scope(|scope| {
+            let pump = scope.spawn(move || pump(&mut writer));
+            let result = self.run(File::from(OwnedFd::from(reader)), outputs, limits);
+            match pump.join() {
+                // A converter that reads no further has ended, and says why itself.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => result,
+                // What the converter made of half a stream does not matter.
+                Ok(Err(error)) => Err(ConvertError::Stream(error)),
+                Ok(Ok(())) => result,
+                Err(_) => Err(ConvertError::Stream(io::Error::other("its reader panicked"))),
+            }
+        })
     }
 
     fn run(
@@ -275,19 +295,15 @@ impl Drop for Reaped {
     }
 }
 
-/// Copies the stream into the pipe. A converter that reads no further has ended, and says why itself.
-fn pump(stream: &mut (dyn Read + Send), pipe: &mut io::PipeWriter) -> io::Result<()> {
-    let mut buffer = vec![0; 128 * 1024];
+fn copy(stream: &mut (dyn Read + Send), pipe: &mut io::PipeWriter) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BUFFER];
     loop {
-        let count = match stream.read(&mut buffer) {
+        match stream.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        match pipe.write_all(&buffer[..count]) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            other => other?,
+            Ok(count) => pipe.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Not the pipe's own broken end.
+            Err(error) => return Err(io::Error::other(error)),
         }
     }
 }

@@ -6,8 +6,10 @@
 pub mod archive;
 mod config;
 pub mod convert;
+mod pack;
 mod store;
 
 pub use config::{ConfigError, FileDigest, ImageConfig, ImageMeta};
 pub use convert::{Archive, ConvertError, ConvertLimits, Converter};
+pub use pack::pack;
 pub use store::{ImageRow, Owner, Stage, Store, StoreError, StoredImage};

@@ -79,3 +79,32 @@ fn a_real_root_file_system_survives() {
         .arg(&source));
     println!("compared {} files", check_against_host(&image, &source, true));
 }
+
+#[test]
+fn a_directory_becomes_an_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(source) = tree(dir.path()) else { return };
+    let old = std::time::UNIX_EPOCH - std::time::Duration::from_millis(1500);
+    File::open(source.join("usr/lib/big")).unwrap().set_modified(old).unwrap();
+    std::os::unix::net::UnixListener::bind(source.join("socket")).unwrap();
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let import = |path: &Path| {
+        let limits = ConvertLimits::default();
+        store.import(&Owner::Operator, None, Archive::Directory(path), &converter(), &limits)
+    };
+    let image = import(&source).unwrap();
+    let big = archives::Opened::new(&image).at("usr/lib/big").unwrap();
+    assert_eq!((big.mtime, big.mtime_nsec), (-2, 500_000_000));
+    let modified = fs::metadata(&source).unwrap().modified().unwrap();
+    fs::remove_file(source.join("socket")).unwrap();
+    File::open(&source).unwrap().set_modified(modified).unwrap();
+    check_against_host(&image, &source, true);
+    assert!(import(&source.join("etc/shadow")).is_err());
+    assert!(import(&source.join("absent")).is_err());
+    // Other file systems are left out, but not the directory that they are mounted on.
+    if Path::new("/dev/pts/ptmx").exists() {
+        let image = import(Path::new("/dev")).unwrap();
+        let opened = archives::Opened::new(&image);
+        assert!(opened.at("pts").is_some() && opened.at("pts/ptmx").is_none());
+    }
+}
