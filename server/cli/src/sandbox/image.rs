@@ -102,26 +102,7 @@ fn converted(directory: &Path, data_dir: &Path) -> Result<Files, AnyError> {
     };
     let (public, private, spool) = (unnamed()?, unnamed()?, unnamed()?);
     let outputs = Outputs { public: &public, private: &private, spool: &spool };
-    let (reader, writer) = io::pipe()?;
-    let result = std::thread::scope(|scope| {
-        let packer = scope.spawn(move || pack(directory, writer));
-        let archive = Archive::File(File::from(std::os::fd::OwnedFd::from(reader)));
-        let result = Converter::find()?.convert(archive, &outputs, &ConvertLimits::default());
-        match packer.join() {
-            // A converter that stopped reading says why itself.
-            Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(format!("can't read {}: {error}", directory.display()).into())
-            }
-            Ok(_) => Ok::<_, AnyError>(result?),
-            Err(_) => Err("the packer panicked".into()),
-        }
-    })?;
+    let archive = Archive::Directory(directory);
+    let result = Converter::find()?.convert(archive, &outputs, &ConvertLimits::default())?;
     Ok(Files::Unnamed { public, private: result.has_private.then_some(private) })
-}
-
-fn pack(directory: &Path, writer: io::PipeWriter) -> io::Result<()> {
-    let mut archive = tar::Builder::new(io::BufWriter::with_capacity(128 * 1024, writer));
-    archive.follow_symlinks(false);
-    archive.append_dir_all(".", directory)?;
-    io::Write::flush(&mut archive.into_inner()?)
 }
