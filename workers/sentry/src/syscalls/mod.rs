@@ -4,6 +4,7 @@
 
 mod file;
 mod names;
+mod ready;
 mod table;
 
 use bulkhead_platform::{Abi, Call};
