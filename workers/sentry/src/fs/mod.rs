@@ -18,3 +18,4 @@ pub mod proc;
 pub mod regular;
 pub mod scratch;
 pub mod timerfd;
+pub mod transfer;
