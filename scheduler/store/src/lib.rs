@@ -30,7 +30,7 @@ pub use content::NewImage;
 pub use error::StoreError;
 pub use fleet::{
     AttemptEnd, AttemptStart, Claim, Claimed, EndReport, Ended, FleetStore, Leader, LeaseProgress,
-    LeaseStatus, NewNode, NodeUsage, OVERDUE_BATCH, OutputAppend, OverdueLease, QueueHead, TenantUsage,
+    LeaseStatus, NewNode, NewTenant, NodeUsage, OVERDUE_BATCH, OutputAppend, OverdueLease, QueueHead, TenantUsage,
     WRITE_BATCH,
 };
 pub use jobs::{MAX_EVENTS, MAX_PAGE, NewJob};
