@@ -49,7 +49,9 @@ pub enum StoreError {
         state: JobState,
     },
     /// The tenant has as many jobs that wait or run as it may.
-    #[error("tenant {tenant} has {limit} jobs that wait or run, which is its quota; try again when some have ended")]
+    #[error(
+        "tenant {tenant} has {limit} jobs that wait or run, which is its quota; try again when some have ended"
+    )]
     JobQuota {
         /// The tenant.
         tenant: bulkhead_types::TenantId,
