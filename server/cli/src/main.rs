@@ -1,6 +1,5 @@
 //! The `bulkhead` command.
 
-mod image;
 mod sandbox;
 
 use std::process::ExitCode;
@@ -17,13 +16,11 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Image(image::ImageArgs),
     Sandbox(sandbox::SandboxArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Image(args) => image::run(args),
         Command::Sandbox(args) => sandbox::run(args),
     }
 }

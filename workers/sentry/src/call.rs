@@ -55,6 +55,9 @@ pub enum Fail {
     Park(Restart),
     /// The call has no ordinary answer: the handler has already seen to the task (exec, exit, sigreturn).
     Done,
+    /// The call needs all registers of its caller, which a plain call does not have: the run loop fetches them
+    /// and executes the handler again.
+    Registers,
     /// Let the host's kernel execute the call natively. Only for what `platform` consents to.
     Native,
 }

@@ -6,9 +6,11 @@
 //! when the call that woke has been answered and holds no lock.
 
 pub mod call;
+pub mod control;
 pub mod errno;
 pub mod fs;
 pub mod kernel;
+pub mod loader;
 pub mod memory;
 pub mod sync;
 pub mod syscalls;

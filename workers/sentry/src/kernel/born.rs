@@ -206,6 +206,14 @@ impl Kernel {
         run::leave_full(parent, registers);
     }
 
+    /// The host killed a child before it could say that it is there.
+    pub fn stillborn(self: &Arc<Self>, token: u64) {
+        let birth = self.births.0.lock().remove(&token);
+        if let Some(birth) = birth {
+            end_process(&birth.child.process, Ending::Killed(super::Signal::KILL, false));
+        }
+    }
+
     /// vfork: the child runs on the caller's host thread until it execs or ends. Takes over the caller's stop.
     pub fn lend(&self, task: &Arc<Task>, child: &Arc<Task>, parent: Registers, registers: Registers) {
         let Some(host) = task.host() else { return };

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bulkhead_platform::{Call, GuestThread, Registers};
+use bulkhead_platform::{Call, GuestThread, HostCall, Registers};
 
 use super::block::Blocked;
 use super::signal::{Info, SigSet, Signal, code, post_process, post_task, refresh_attention};
-use super::{Kernel, Pid, Resource, Task};
-use crate::call::{CallState, Fail, Restart};
+use super::task::Continuation;
+use super::{Kernel, Pid, Resource, Task, run};
+use crate::call::{CallState, Fail, Restart, SysResult};
 use crate::errno::Errno;
 use crate::memory::MemoryRef;
 use crate::vfs::{Credentials, FdTable, FsContext};
@@ -114,5 +115,36 @@ impl Ctx<'_> {
     /// Counts bytes that the job wrote to files, pipes and sockets.
     pub fn count_written(&self, bytes: u64) {
         self.kernel.usage.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Who asks, for path operations.
+    pub fn caller(&self) -> crate::vfs::Caller {
+        self.fs().caller(self.credentials(), self.pid(), self.tid())
+    }
+
+    /// Has the caller's host thread make these host calls; the guest then runs on with the last one's result, or
+    /// the first error. Only in a call with registers.
+    ///
+    /// # Errors
+    /// `Done` on success: the call is answered.
+    pub(crate) fn run_and_return(&mut self, commands: &[HostCall]) -> SysResult {
+        let registers = **self.registers.as_ref().ok_or(Errno::ENOSYS)?;
+        run::run_and_return(self.task, commands, registers)
+    }
+
+    /// Has the caller's host thread make these host calls; `then` goes on with their result.
+    ///
+    /// # Errors
+    /// `Done` on success: the continuation answers the call.
+    pub(crate) fn run_then(&mut self, commands: &[HostCall], then: Continuation) -> SysResult {
+        let host = self.host()?;
+        *self.task.continuation.lock() = Some(then);
+        run::run_then_look(self.task);
+        if let Err(errno) = host.run(commands) {
+            *self.task.continuation.lock() = None;
+            run::enter(self.task);
+            return Err(Errno::from(errno).into());
+        }
+        Err(Fail::Done)
     }
 }

@@ -12,12 +12,16 @@ mod process;
 pub(crate) mod run;
 mod server;
 pub mod signal;
+mod source;
 mod space;
 mod task;
 pub mod timers;
 mod tree;
 mod usage;
 
+pub(crate) use run::run_and_return;
+
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -34,6 +38,7 @@ pub use memory::PlatformMemory;
 pub use process::{CpuTime, Ending, Process, ProcessSignals, Used};
 pub use server::Server;
 pub use signal::{Info, SigSet, Signal};
+pub use source::ProcSource;
 pub use space::{MappedFile, Space};
 pub use task::{Borrowed, Coming, FaultDetails, Pid, Run, Task, TaskParts};
 pub use tree::{Change, Node, State, Tree};
@@ -76,6 +81,7 @@ pub struct Kernel {
     /// Woken when all processes are gone.
     pub all_gone: WaitQueue,
     platform: OnceLock<Arc<Platform>>,
+    public_image: OnceLock<Arc<OwnedFd>>,
     vfs: OnceLock<Arc<crate::vfs::Vfs>>,
     observer: OnceLock<Arc<dyn Observer>>,
     first_ending: OnceLock<Ending>,
@@ -98,6 +104,7 @@ impl Kernel {
             hostname: Mutex::new(b"sandbox".to_vec()),
             all_gone: WaitQueue::new(),
             platform: OnceLock::new(),
+            public_image: OnceLock::new(),
             vfs: OnceLock::new(),
             observer: OnceLock::new(),
             first_ending: OnceLock::new(),
@@ -134,6 +141,32 @@ impl Kernel {
     /// The file systems.
     pub fn vfs(&self) -> &Arc<crate::vfs::Vfs> {
         self.vfs.get().expect("the file systems are set up before the first process")
+    }
+
+    /// Gives it the image whose pages stubs map.
+    pub fn set_public_image(&self, image: Arc<OwnedFd>) {
+        let _set_once = self.public_image.set(image);
+    }
+
+    /// The image whose pages stubs map; each stub has it at a fixed number.
+    pub fn public_image(&self) -> Option<&Arc<OwnedFd>> {
+        self.public_image.get()
+    }
+
+    /// Whether a host file is that image.
+    pub fn is_public_image(&self, file: &Arc<OwnedFd>) -> bool {
+        self.public_image.get().is_some_and(|image| Arc::ptr_eq(image, file))
+    }
+
+    /// A name's path from the sandbox's root.
+    pub fn path_of(&self, dentry: &Arc<crate::vfs::Dentry>) -> Vec<u8> {
+        dentry.path(self.vfs().root())
+    }
+
+    /// Resident memory of all processes, in bytes: for sysinfo and /proc/meminfo.
+    pub fn resident_bytes(&self) -> u64 {
+        let stubs: Vec<_> = self.tree.lock().nodes().filter_map(|node| node.process.stub()).collect();
+        stubs.iter().filter_map(|stub| stub.usage().ok()).map(|usage| usage.resident).sum()
     }
 
     /// Gives it whom to tell about the end.

@@ -6,15 +6,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bulkhead_platform::{Call, Registers};
+use bulkhead_platform::{Call, HostCall, Registers};
 
 use super::Kernel;
 use super::block::{Blocked, Parked, Stop};
 use super::ctx::Ctx;
 use super::log;
-use super::signal::{Settled, deliver_pending, flags, restart_or_interrupt, settle};
+use super::signal::{Settled, SigSet, deliver_pending, flags, restart_or_interrupt, settle};
 use super::task::{Coming, Run, Task};
-use crate::call::{Args, CallState, Fail, Restart};
+use crate::call::{Args, CallState, Fail, Restart, SysResult};
+use crate::errno::Errno;
 use crate::syscalls;
 
 /// futex(2), the one native call that waits.
@@ -78,6 +79,10 @@ impl Execution<'_> {
                 Fail::Errno(errno) => return finish(self.task, self.stop, errno.to_return()),
                 Fail::Native => return native(self.task, self.stop),
                 Fail::Done => return,
+                Fail::Registers if matches!(self.stop, Stop::Plain) => {
+                    return redirect(self.task, Coming::Registers);
+                }
+                Fail::Registers => return finish(self.task, self.stop, Errno::ENOSYS.to_return()),
                 Fail::Park(restart) => match self.park(restart) {
                     Some(again) => self = again,
                     None => return,
@@ -86,7 +91,7 @@ impl Execution<'_> {
         }
     }
 
-    fn execute(&mut self) -> crate::call::SysResult {
+    fn execute(&mut self) -> SysResult {
         let handler = syscalls::handler(&self.call);
         let registers = match &mut self.stop {
             Stop::Plain => None,
@@ -149,6 +154,7 @@ impl Execution<'_> {
 
     /// A handler is to run although the call still waits.
     fn interrupt(self, restart: Restart) {
+        self.task.signals.lock().awaited = SigSet::default();
         let coming = if self.state.progress != 0 {
             Coming::Value(self.state.progress as i64)
         } else {
@@ -172,6 +178,7 @@ fn apply(coming: Coming, call: &Call, registers: &mut Registers) {
             registers.rip = call.ip.wrapping_sub(2);
             registers.rax = call.nr;
         }
+        Coming::Registers => {}
     }
 }
 
@@ -225,7 +232,7 @@ pub(crate) fn leave_full(task: &Arc<Task>, mut registers: Registers) {
 
 fn native(task: &Arc<Task>, stop: Stop) {
     if matches!(stop, Stop::Full(_)) {
-        return finish(task, stop, crate::errno::Errno::ENOSYS.to_return());
+        return finish(task, stop, Errno::ENOSYS.to_return());
     }
     match leave(task) {
         Left::Running => {}
@@ -300,6 +307,11 @@ pub(crate) fn interrupted(task: &Arc<Task>, mut registers: Registers, redirected
         }
     };
     match (coming, redirected) {
+        (Some(Coming::Registers), Some(call)) => {
+            let kernel = task.process.kernel();
+            let (stop, state) = (Stop::Full(registers), CallState::default());
+            return Execution { kernel: &kernel, task, call, stop, state, waiter: None }.go();
+        }
         (Some(coming), Some(call)) => apply(coming, &call, &mut registers),
         _ => end_native_wait(task, &mut registers),
     }
@@ -320,7 +332,7 @@ fn end_native_wait(task: &Arc<Task>, registers: &mut Registers) {
     let readable = task.memory().read(registers.rip, &mut code).is_ok();
     if !restarts && readable && code == SYSCALL_INSTRUCTION {
         registers.rip += 2;
-        registers.rax = crate::errno::Errno::EINTR.to_return() as u64;
+        registers.rax = Errno::EINTR.to_return() as u64;
     }
     // settle() has taken the signal and cleared the flag: it is delivered now.
     task.attention.store(true, Ordering::SeqCst);
@@ -378,4 +390,20 @@ pub(crate) fn commands_ran(task: &Arc<Task>, ran: &bulkhead_platform::Ran) {
         Err(_) => return,
     };
     leave_full(task, registers);
+}
+
+/// Has a task's host thread make host calls; the guest runs on with the last result, or the first error.
+///
+/// # Errors
+/// `Done` on success: the stop is ended.
+pub(crate) fn run_and_return(task: &Arc<Task>, commands: &[HostCall], registers: Registers) -> SysResult {
+    let host = task.host().ok_or(Errno::ESRCH)?;
+    run_then_look(task);
+    match host.run_and_return(commands, &registers) {
+        Ok(()) => Err(Fail::Done),
+        Err(errno) => {
+            enter(task);
+            Err(Errno::from(errno).into())
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The platform's callbacks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bulkhead_platform::{Call, ExitStatus, Fault, GuestThread, Ran, Registers, Stub};
 
@@ -11,26 +11,29 @@ use super::task::{FaultDetails, Task};
 use super::{Kernel, Stop, run};
 use crate::wait::run_woken;
 
-/// Serves the platform's callbacks from a kernel.
+/// Serves the platform's callbacks from a kernel. The platform is there before the job and its kernel: until
+/// then nobody calls.
+#[derive(Default)]
 pub struct Server {
-    kernel: Arc<Kernel>,
+    kernel: OnceLock<Arc<Kernel>>,
 }
 
 impl Server {
-    /// A server for this kernel.
-    pub fn new(kernel: Arc<Kernel>) -> Self {
-        Self { kernel }
+    /// Gives it its kernel.
+    pub fn set_kernel(&self, kernel: Arc<Kernel>) {
+        let _set_once = self.kernel.set(kernel);
     }
 
     /// Runs a callback and what it wakes. A panic is a defect of the sentry: the job ends and says so, rather
     /// than hang.
-    fn guarded(&self, serve: impl FnOnce()) {
+    fn guarded(&self, serve: impl FnOnce(&Arc<Kernel>)) {
+        let Some(kernel) = self.kernel.get() else { return };
         let served = catch_unwind(AssertUnwindSafe(|| {
-            serve();
+            serve(kernel);
             run_woken();
         }));
         if served.is_err() {
-            self.kernel.fail("a system call made the sentry panic");
+            kernel.fail("a system call made the sentry panic");
         }
     }
 }
@@ -42,23 +45,23 @@ fn task_of(thread: &GuestThread) -> Option<Arc<Task>> {
 
 impl bulkhead_platform::Kernel for Server {
     fn call(&self, thread: &Arc<GuestThread>, call: Call) {
-        self.guarded(|| {
+        self.guarded(|kernel| {
             if let Some(task) = task_of(thread) {
-                run::begin(&self.kernel, &task, call, Stop::Plain);
+                run::begin(kernel, &task, call, Stop::Plain);
             }
         });
     }
 
     fn trapped(&self, thread: &Arc<GuestThread>, call: Call, registers: Registers) {
-        self.guarded(|| {
+        self.guarded(|kernel| {
             if let Some(task) = task_of(thread) {
-                run::begin(&self.kernel, &task, call, Stop::Full(registers));
+                run::begin(kernel, &task, call, Stop::Full(registers));
             }
         });
     }
 
     fn fault(&self, thread: &Arc<GuestThread>, fault: Fault, registers: Registers) {
-        self.guarded(|| {
+        self.guarded(|_| {
             let Some(task) = task_of(thread) else { return };
             if !run::enter(&task) {
                 return run::leave_dead(&task, Stop::Full(registers));
@@ -75,7 +78,7 @@ impl bulkhead_platform::Kernel for Server {
     }
 
     fn interrupted(&self, thread: &Arc<GuestThread>, registers: Registers, redirected: Option<Call>) {
-        self.guarded(|| {
+        self.guarded(|_| {
             if let Some(task) = task_of(thread) {
                 run::interrupted(&task, registers, redirected);
             }
@@ -83,25 +86,29 @@ impl bulkhead_platform::Kernel for Server {
     }
 
     fn born(&self, child: &Arc<GuestThread>, token: u64) {
-        self.guarded(|| self.kernel.born(child, token));
+        self.guarded(|kernel| kernel.born(child, token));
     }
 
     fn ran(&self, thread: &Arc<GuestThread>, ran: Ran) {
-        self.guarded(|| {
+        self.guarded(|kernel| {
             let Some(task) = task_of(thread) else { return };
             match ran.token {
-                Some(token) => self.kernel.not_born(&task, token, &ran),
+                Some(token) => kernel.not_born(&task, token, &ran),
                 None => run::commands_ran(&task, &ran),
             }
         });
     }
 
+    fn stillborn(&self, token: u64) {
+        self.guarded(|kernel| kernel.stillborn(token));
+    }
+
     fn gone(&self, stub: &Arc<Stub>, status: ExitStatus) {
-        self.guarded(|| {
+        self.guarded(|kernel| {
             let process = stub.attached().and_then(|attached| attached.downcast::<Process>().ok());
             if let Some(process) = process {
                 let (ExitStatus::Killed(signal) | ExitStatus::Exited(signal)) = status;
-                self.kernel.gone(&process, stub, signal);
+                kernel.gone(&process, stub, signal);
             }
         });
     }

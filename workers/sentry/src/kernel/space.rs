@@ -40,12 +40,12 @@ pub struct MappedFile {
     pub host_offset: u64,
     /// Length in the host file, in bytes.
     pub length: u64,
-    /// The path at the time of mapping.
-    pub path: Vec<u8>,
+    /// The file's name.
+    pub dentry: Arc<crate::vfs::Dentry>,
 }
 
 impl std::fmt::Debug for MappedFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} at {:#x}", String::from_utf8_lossy(&self.path), self.host_offset)
+        write!(f, "host file {:?} at {:#x}", self.host, self.host_offset)
     }
 }

@@ -34,7 +34,8 @@ pub enum Run {
 }
 
 /// The second half of a system call that made its host thread run commands.
-pub type Continuation = Box<dyn FnOnce(&Arc<Task>, &bulkhead_platform::Ran) -> crate::call::SysResult + Send>;
+pub(crate) type Continuation =
+    Box<dyn FnOnce(&Arc<Task>, &bulkhead_platform::Ran) -> crate::call::SysResult + Send>;
 
 /// The fault part of a signal frame's sigcontext.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,6 +55,8 @@ pub enum Coming {
     Value(i64),
     /// Nothing: the call is made again.
     Again,
+    /// Nothing yet: the handler is executed again, with all registers.
+    Registers,
 }
 
 /// The parent that waits in vfork for this task to exec or exit.
@@ -88,7 +91,7 @@ pub struct Task {
     /// Set while this task borrows its parent's host thread.
     pub borrowed: Mutex<Option<Borrowed>>,
     /// What a handler goes on with when the commands that it sent to the host thread have run.
-    pub continuation: Mutex<Option<Continuation>>,
+    pub(crate) continuation: Mutex<Option<Continuation>>,
     /// Registered restartable sequence: address, length, signature.
     pub rseq: Mutex<Option<(u64, u32, u32)>>,
     /// What the processor said about the last fault, for signal frames.

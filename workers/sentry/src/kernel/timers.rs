@@ -169,18 +169,21 @@ pub struct ProcessTimers {
     pub posix: BTreeMap<i32, Timer>,
     /// The next id.
     pub next_id: i32,
-    /// ITIMER_REAL and alarm.
-    pub real: Option<Timer>,
+    /// ITIMER_REAL (and alarm), ITIMER_VIRTUAL, ITIMER_PROF.
+    pub interval: [Option<Timer>; 3],
 }
 
-/// The key under which ITIMER_REAL is known; POSIX timers have their ids.
+/// The id under which ITIMER_REAL is known, ITIMER_VIRTUAL and ITIMER_PROF below it; POSIX timers have ids from 0.
 pub const REAL: i32 = -1;
 
 impl ProcessTimers {
     /// The timer with this id.
     pub fn get_mut(&mut self, id: i32) -> Option<&mut Timer> {
-        if id == REAL {
-            return Some(self.real.get_or_insert_with(|| Timer::new(Notify::Process(Signal::ALRM, 0), 0)));
+        if let Some(which) = usize::try_from(REAL - id).ok().filter(|which| *which < 3) {
+            let signal = [Signal::ALRM, Signal::VTALRM, Signal::PROF][which];
+            return Some(
+                self.interval[which].get_or_insert_with(|| Timer::new(Notify::Process(signal, 0), 0)),
+            );
         }
         self.posix.get_mut(&id)
     }
@@ -188,7 +191,7 @@ impl ProcessTimers {
     /// exit and exec: POSIX timers go.
     pub fn clear(&mut self) {
         self.posix.clear();
-        self.real = None;
+        self.interval = Default::default();
     }
 }
 
@@ -252,7 +255,7 @@ fn expire(process: &Arc<Process>, id: i32, generation: u64) {
     }
     let (notify, overrun) = notify;
     let info = |signal, value| {
-        if id == REAL { Info::new(signal, code::SI_KERNEL) } else { Info::timer(signal, id, overrun, value) }
+        if id < 0 { Info::new(signal, code::SI_KERNEL) } else { Info::timer(signal, id, overrun, value) }
     };
     match notify {
         Notify::Nothing => {}

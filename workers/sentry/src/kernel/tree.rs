@@ -57,12 +57,31 @@ pub struct Node {
     pub maker: Pid,
 }
 
+impl Node {
+    /// The job's first process: leader of its own group and session.
+    pub fn first(process: Arc<Process>, state: State) -> Self {
+        Self {
+            process,
+            parent: 0,
+            children: Vec::new(),
+            group: super::FIRST_PID,
+            session: super::FIRST_PID,
+            state,
+            stopped: None,
+            change: None,
+            adopted: false,
+            maker: 0,
+        }
+    }
+}
+
 /// All processes and threads.
 #[derive(Default)]
 pub struct Tree {
     nodes: BTreeMap<Pid, Node>,
     tasks: HashMap<Pid, Arc<Task>>,
     last: Pid,
+    made: u64,
     /// Threads that exist, zombies not counted.
     pub threads: u64,
 }
@@ -97,7 +116,18 @@ impl Tree {
     /// Adds a thread under its number.
     pub fn add_task(&mut self, task: Arc<Task>) {
         self.threads += 1;
+        self.made += 1;
         self.tasks.insert(task.tid(), task);
+    }
+
+    /// The number that was given out last.
+    pub fn last_pid(&self) -> Pid {
+        self.last
+    }
+
+    /// Processes and threads that were ever made.
+    pub fn made(&self) -> u64 {
+        self.made
     }
 
     /// Removes a thread.

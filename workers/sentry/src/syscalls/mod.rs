@@ -2,10 +2,20 @@
 //!
 //! A family's file exports `TABLE`; the list is the coverage document (`bulkhead-sentry --list-syscalls`).
 
+mod clone;
 mod file;
+mod identity;
+mod list;
+mod misc;
+mod mm;
 mod names;
-mod ready;
+mod robust;
+mod sched;
+mod signal;
 mod table;
+mod time;
+mod usage;
+mod wait;
 
 use bulkhead_platform::{Abi, Call};
 
@@ -13,7 +23,12 @@ use crate::call::{Args, SysResult};
 use crate::errno::Errno;
 use crate::kernel::Ctx;
 
+pub use list::list;
+pub(crate) use mm::limit_changed;
 pub use table::{all, entry};
+
+/// Linux's default of fs.nr_open: RLIMIT_NOFILE can't be raised above it.
+const MAX_OPEN_FILES: u64 = 1 << 20;
 
 /// Serves one execution of a call.
 pub type Handler = fn(&mut Ctx<'_>, &Args) -> SysResult;

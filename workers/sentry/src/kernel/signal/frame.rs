@@ -17,11 +17,11 @@ use crate::errno::Errno;
 use crate::kernel::task::Task;
 
 /// SS_AUTODISARM of sigaltstack(2).
-pub const SS_AUTODISARM: u32 = 1 << 31;
+pub(super) const SS_AUTODISARM: u32 = 1 << 31;
 /// SS_ONSTACK.
-pub const SS_ONSTACK: u32 = 1;
+pub(super) const SS_ONSTACK: u32 = 1;
 /// SS_DISABLE.
-pub const SS_DISABLE: u32 = 2;
+pub(super) const SS_DISABLE: u32 = 2;
 
 const RED_ZONE: u64 = 128;
 const PRETCODE: usize = 8;

@@ -1,0 +1,252 @@
+//! clone, clone3, fork, vfork, exit.
+
+use std::sync::atomic::Ordering;
+
+use bulkhead_platform::Registers;
+
+use super::Entry;
+use crate::call::{Args, Fail, SysResult};
+use crate::errno::Errno;
+use crate::kernel::{Ctx, Ending, NewProcess, NewThread, end_process, exit_thread};
+
+/// This family's calls.
+pub(super) const TABLE: &[Entry] = &[
+    Entry::partial(
+        56,
+        "clone",
+        sys_clone,
+        "no namespaces (EPERM); CLONE_VM only for threads and vfork (ENOSYS)",
+    ),
+    Entry::full(57, "fork", sys_fork),
+    Entry::full(58, "vfork", sys_vfork),
+    Entry::full(60, "exit", sys_exit),
+    Entry::full(231, "exit_group", sys_exit_group),
+    Entry::partial(435, "clone3", sys_clone3, "as clone; no set_tid, no cgroup (EPERM)"),
+];
+
+const CSIGNAL: u64 = 0xff;
+const CLONE_VM: u64 = 0x100;
+const CLONE_FS: u64 = 0x200;
+const CLONE_FILES: u64 = 0x400;
+const CLONE_SIGHAND: u64 = 0x800;
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_VFORK: u64 = 0x4000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_THREAD: u64 = 0x1_0000;
+const CLONE_SETTLS: u64 = 0x8_0000;
+const CLONE_PARENT_SETTID: u64 = 0x10_0000;
+const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
+const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME.
+const NAMESPACES: u64 =
+    0x2_0000 | 0x200_0000 | 0x400_0000 | 0x800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000;
+
+struct Request {
+    flags: u64,
+    exit_signal: i32,
+    /// The child's stack pointer; 0 keeps the parent's.
+    stack: u64,
+    parent_tid: u64,
+    child_tid: u64,
+    tls: u64,
+}
+
+fn sys_clone(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    let flags = args.u64(0) & 0xffff_ffff;
+    let request = Request {
+        flags: flags & !CSIGNAL,
+        exit_signal: (flags & CSIGNAL) as i32,
+        stack: args.u64(1),
+        parent_tid: args.u64(2),
+        child_tid: args.u64(3),
+        tls: args.u64(4),
+    };
+    clone(cx, &request)
+}
+
+fn sys_fork(cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
+    clone(cx, &Request { flags: 0, exit_signal: 17, stack: 0, parent_tid: 0, child_tid: 0, tls: 0 })
+}
+
+fn sys_vfork(cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
+    let flags = CLONE_VFORK | CLONE_VM;
+    clone(cx, &Request { flags, exit_signal: 17, stack: 0, parent_tid: 0, child_tid: 0, tls: 0 })
+}
+
+fn sys_clone3(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    /// The first published size of struct clone_args, and the largest that is read.
+    const SIZES: std::ops::RangeInclusive<usize> = 64..=4096;
+    const KNOWN: usize = 88;
+    let size = args.usize(1);
+    if !SIZES.contains(&size) {
+        return Err(if size > *SIZES.end() { Errno::E2BIG } else { Errno::EINVAL }.into());
+    }
+    let mut bytes = vec![0; size.max(KNOWN)];
+    cx.memory.read(args.u64(0), &mut bytes[..size])?;
+    if bytes[KNOWN..].iter().any(|byte| *byte != 0) {
+        return Err(Errno::E2BIG.into());
+    }
+    let mut fields = [0u64; KNOWN / 8];
+    for (field, chunk) in fields.iter_mut().zip(bytes.chunks_exact(8)) {
+        *field = u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
+    }
+    let [
+        flags,
+        _pidfd,
+        child_tid,
+        parent_tid,
+        exit_signal,
+        stack,
+        stack_size,
+        tls,
+        _set_tid,
+        set_tid_size,
+        _cgroup,
+    ] = fields;
+    if set_tid_size != 0 || flags & CLONE_INTO_CGROUP != 0 {
+        return Err(Errno::EPERM.into());
+    }
+    let bad_stack = (stack == 0) != (stack_size == 0);
+    if flags & CSIGNAL != 0 || exit_signal > CSIGNAL || bad_stack {
+        return Err(Errno::EINVAL.into());
+    }
+    let request = Request {
+        flags,
+        exit_signal: exit_signal as i32,
+        stack: stack.wrapping_add(stack_size),
+        parent_tid,
+        child_tid,
+        tls,
+    };
+    clone(cx, &request)
+}
+
+fn clone(cx: &mut Ctx<'_>, request: &Request) -> SysResult {
+    let flags = request.flags;
+    if flags & NAMESPACES != 0 {
+        return Err(Errno::EPERM.into());
+    }
+    if flags & CLONE_PIDFD != 0 || request.exit_signal > 64 {
+        return Err(Errno::EINVAL.into());
+    }
+    let missing = |wants: u64, needs: u64| flags & wants != 0 && flags & needs == 0;
+    if missing(CLONE_THREAD, CLONE_SIGHAND)
+        || missing(CLONE_SIGHAND, CLONE_VM)
+        || (flags & CLONE_CLEAR_SIGHAND != 0 && flags & CLONE_SIGHAND != 0)
+    {
+        return Err(Errno::EINVAL.into());
+    }
+    let parent = **cx.registers.as_ref().ok_or(Errno::ENOSYS)?;
+    let mut child = Registers { rax: 0, ..parent };
+    if request.stack != 0 {
+        child.rsp = request.stack;
+    }
+    if flags & CLONE_SETTLS != 0 {
+        child.fs_base = request.tls;
+    }
+    if flags & CLONE_THREAD != 0 {
+        return thread(cx, request, parent, child);
+    }
+    match (flags & CLONE_VM != 0, flags & CLONE_VFORK != 0) {
+        (true, false) => Err(Errno::ENOSYS.into()),
+        (true, true) => process(cx, request, parent, child, true),
+        (false, _) => process(cx, request, parent, child, false),
+    }
+}
+
+fn write_tid(cx: &Ctx<'_>, request: &Request, flag: u64, address: u64, tid: i32) {
+    if request.flags & flag != 0 {
+        // Linux ignores EFAULT here too.
+        let _unwritable = cx.memory.write(address, &tid.to_ne_bytes());
+    }
+}
+
+fn thread(cx: &mut Ctx<'_>, request: &Request, parent: Registers, child: Registers) -> SysResult {
+    let how =
+        NewThread { share_files: request.flags & CLONE_FILES != 0, share_fs: request.flags & CLONE_FS != 0 };
+    let task = cx.kernel.new_thread(cx.task, &how)?;
+    let tid = task.tid();
+    write_tid(cx, request, CLONE_PARENT_SETTID, request.parent_tid, tid);
+    write_tid(cx, request, CLONE_CHILD_SETTID, request.child_tid, tid);
+    if request.flags & CLONE_CHILD_CLEARTID != 0 {
+        task.clear_tid.store(request.child_tid, Ordering::Relaxed);
+    }
+    let parent = Registers { rax: tid as u64, ..parent };
+    match cx.kernel.send_birth(cx.task, &task, parent, child, None) {
+        Ok(()) => Err(Fail::Done),
+        Err(errno) => {
+            cx.kernel.unmake(&task);
+            Err(errno.into())
+        }
+    }
+}
+
+fn process(
+    cx: &mut Ctx<'_>,
+    request: &Request,
+    parent: Registers,
+    child: Registers,
+    borrows: bool,
+) -> SysResult {
+    let how = NewProcess {
+        share_files: request.flags & CLONE_FILES != 0,
+        share_fs: request.flags & CLONE_FS != 0,
+        sibling: request.flags & CLONE_PARENT != 0,
+        exit_signal: request.exit_signal,
+        clear_handlers: request.flags & CLONE_CLEAR_SIGHAND != 0,
+    };
+    // A thread whose host thread is borrowed already can't lend it again: its child gets a copy.
+    let borrows = borrows && cx.task.borrowed.lock().is_none();
+    let task = cx.kernel.new_process(cx.task, &how)?;
+    let pid = task.tid();
+    write_tid(cx, request, CLONE_PARENT_SETTID, request.parent_tid, pid);
+    if request.flags & CLONE_CHILD_CLEARTID != 0 {
+        task.clear_tid.store(request.child_tid, Ordering::Relaxed);
+    }
+    let sets_tid = request.flags & CLONE_CHILD_SETTID != 0;
+    if borrows {
+        write_tid(cx, request, CLONE_CHILD_SETTID, request.child_tid, pid);
+        if request.stack != 0 {
+            task.signals.lock().stack_size = 0;
+        }
+        cx.kernel.lend(cx.task, &task, parent, child);
+        return Err(Fail::Done);
+    }
+    let parent = Registers { rax: pid as u64, ..parent };
+    let set_tid = sets_tid.then_some(request.child_tid);
+    match cx.kernel.send_birth(cx.task, &task, parent, child, set_tid) {
+        Ok(()) => Err(Fail::Done),
+        Err(errno) => {
+            cx.kernel.unmake(&task);
+            Err(errno.into())
+        }
+    }
+}
+
+fn sys_exit(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    let code = args.int(0) as u8;
+    if !exit_thread(cx.task, code) {
+        let code = cx.task.process.leader_code.lock().unwrap_or(code);
+        return end(cx, code);
+    }
+    if let Some(host) = cx.task.host() {
+        super::robust::walk(cx.task);
+        let clear_tid = cx.task.clear_tid.load(Ordering::Relaxed);
+        let rseq = *cx.task.rseq.lock();
+        host.exit_thread((clear_tid != 0).then_some(clear_tid), rseq);
+        cx.task.set_host(None);
+    }
+    Err(Fail::Done)
+}
+
+fn sys_exit_group(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    end(cx, args.int(0) as u8)
+}
+
+/// The process ends. If its thread was borrowed, the run loop finds it dead and gives the thread back.
+fn end(cx: &mut Ctx<'_>, code: u8) -> SysResult {
+    end_process(&cx.task.process, Ending::Exited(code));
+    Ok(0)
+}

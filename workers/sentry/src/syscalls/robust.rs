@@ -1,0 +1,51 @@
+//! The list of robust futexes that a dying thread leaves behind.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::kernel::Task;
+
+/// Links that are followed, at most: Linux's ROBUST_LIST_LIMIT.
+const LINKS_MAX: usize = 2048;
+const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
+const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
+const FUTEX_WAITERS: u32 = 0x8000_0000;
+
+/// Marks the futexes that the thread holds as left behind. Its process's own memory only, and only while that
+/// is alive; waiters find the mark at their next look, or are woken by the process's own native wake-ups.
+pub(super) fn walk(task: &Arc<Task>) {
+    let head = task.robust_list.load(Ordering::Relaxed);
+    if head == 0 {
+        return;
+    }
+    let memory = task.memory();
+    let Ok([first, offset, pending]) = memory.read_value::<[u64; 3]>(head) else { return };
+    let mut at = first;
+    for _ in 0..LINKS_MAX {
+        // The lowest bit marks priority inheritance futexes, which the sentry refuses.
+        let link = at & !1;
+        if link == head || link == 0 {
+            break;
+        }
+        let next = memory.read_value::<u64>(link);
+        if link != pending {
+            leave(task, link.wrapping_add(offset));
+        }
+        match next {
+            Ok(next) => at = next,
+            Err(_) => break,
+        }
+    }
+    if pending & !1 != 0 {
+        leave(task, (pending & !1).wrapping_add(offset));
+    }
+}
+
+fn leave(task: &Arc<Task>, futex: u64) {
+    let memory = task.memory();
+    let Ok(word) = memory.read_value::<u32>(futex) else { return };
+    if word & FUTEX_TID_MASK == task.tid() as u32 {
+        let left = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
+        let _gone = memory.write_value(futex, &left);
+    }
+}
