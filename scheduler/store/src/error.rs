@@ -48,6 +48,16 @@ pub enum StoreError {
         /// Its state.
         state: JobState,
     },
+    /// The tenant has as many jobs that wait or run as it may.
+    #[error(
+        "tenant {tenant} has {limit} jobs that wait or run, which is its quota; try again when some have ended"
+    )]
+    JobQuota {
+        /// The tenant.
+        tenant: bulkhead_types::TenantId,
+        /// Its quota.
+        limit: u64,
+    },
     /// The job names a blob that the tenant doesn't have.
     #[error("blob {digest} was not found; upload it first")]
     BlobNotFound {

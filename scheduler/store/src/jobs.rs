@@ -40,7 +40,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::BlobNotFound`] if it names a blob that the tenant doesn't have, [`StoreError::NotFound`] if
-    /// the tenant doesn't exist, [`StoreError::RequestIdReused`].
+    /// the tenant doesn't exist, [`StoreError::JobQuota`], [`StoreError::RequestIdReused`].
     #[tracing::instrument(skip_all, fields(%tenant, job = %job.id))]
     pub async fn job_create(
         &self,
@@ -56,6 +56,7 @@ impl Store {
                 return self.job_get(tenant, parse(&first, "request's resource")?).await;
             }
         }
+        check_quota(&mut tx, tenant).await?;
         let digests = blobs(&job.spec);
         let inserted = self.job_insert(&mut tx, tenant, job).await;
         match inserted {
@@ -337,6 +338,20 @@ impl Store {
         let record = row.into_record()?;
         Ok(OutputSlice { bytes, stored_bytes: record.stored_bytes, digest: record.digest })
     }
+}
+
+/// Whether the tenant may have one more job. Creates that come at the same moment don't see each other, so that a
+/// tenant may exceed its quota by as many as there are connections.
+async fn check_quota(tx: &mut PgTransaction<'_>, tenant: &TenantId) -> Result<(), StoreError> {
+    let row: Option<(i64, i64)> = sqlx::query_as(crate::sql::tenants::service::JOB_QUOTA)
+        .bind(tenant.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let (limit, active) = row.ok_or_else(|| StoreError::not_found("tenant", tenant))?;
+    if active < limit {
+        return Ok(());
+    }
+    Err(StoreError::JobQuota { tenant: tenant.clone(), limit: from_db(limit) })
 }
 
 /// Adds their attempts to jobs.

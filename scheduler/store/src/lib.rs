@@ -30,8 +30,8 @@ pub use content::NewImage;
 pub use error::StoreError;
 pub use fleet::{
     AttemptEnd, AttemptStart, Claim, Claimed, EndReport, Ended, FleetStore, Leader, LeaseProgress,
-    LeaseStatus, NewNode, NodeUsage, OVERDUE_BATCH, OutputAppend, OverdueLease, QueueHead, TenantUsage,
-    WRITE_BATCH,
+    LeaseStatus, NewNode, NewTenant, NodeUsage, OVERDUE_BATCH, OutputAppend, OverdueLease, QueueHead,
+    TenantUsage, WRITE_BATCH,
 };
 pub use jobs::{MAX_EVENTS, MAX_PAGE, NewJob};
 pub use notify::{JobWatch, Notifier, POLL};

@@ -18,6 +18,8 @@ pub struct TenantRecord {
     pub display_name: String,
     /// Share of the fleet relative to other tenants.
     pub weight: f64,
+    /// Most of its jobs that wait or run at once.
+    pub max_active_jobs: u64,
     /// When it was created.
     pub created: Timestamp,
 }

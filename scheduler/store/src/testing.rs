@@ -140,7 +140,7 @@ pub async fn connect(urls: &DatabaseUrls) -> Store {
 /// If PostgreSQL refuses.
 pub async fn test_tenant(store: &Store, name: &str) -> TenantId {
     let tenant = TenantId::new(name).expect("a valid tenant id");
-    store.fleet().tenant_create(&tenant, name, 1.0, None).await.expect("creates");
+    store.fleet().tenant_create(&tenant, &crate::NewTenant::named(name), None).await.expect("creates");
     tenant
 }
 

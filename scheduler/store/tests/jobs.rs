@@ -399,3 +399,16 @@ async fn a_missing_blob_or_tenant_is_named() {
     let error = store.job_create(&nobody, new_job(example_spec()), None).await.expect_err("no tenant");
     assert!(matches!(error, StoreError::NotFound { what: "tenant", .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_tenant_has_no_more_active_jobs_than_its_quota() {
+    let store = test_store().await;
+    let tenant = bulkhead_types::TenantId::new("small").expect("valid");
+    let quota = bulkhead_store::NewTenant { max_active_jobs: 1, ..bulkhead_store::NewTenant::named("small") };
+    store.fleet().tenant_create(&tenant, &quota, None).await.expect("creates");
+    let first = store.job_create(&tenant, new_job(example_spec()), None).await.expect("fits");
+    let over = store.job_create(&tenant, new_job(example_spec()), None).await;
+    assert!(matches!(over, Err(bulkhead_store::StoreError::JobQuota { limit: 1, .. })), "{over:?}");
+    store.job_cancel(&tenant, first.id, None).await.expect("cancels");
+    store.job_create(&tenant, new_job(example_spec()), None).await.expect("there is room again");
+}

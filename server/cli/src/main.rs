@@ -1,5 +1,6 @@
 //! The `bulkhead` command.
 
+mod image;
 mod sandbox;
 
 use std::process::ExitCode;
@@ -16,11 +17,13 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Image(image::ImageArgs),
     Sandbox(sandbox::SandboxArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Image(args) => image::run(args),
         Command::Sandbox(args) => sandbox::run(args),
     }
 }

@@ -18,6 +18,7 @@ use crate::{SecretKey, StoreError};
 
 pub use leases::{LeaseProgress, LeaseStatus, OVERDUE_BATCH, OverdueLease};
 pub use nodes::{NewNode, NodeUsage};
+pub use operators::NewTenant;
 pub use output::OutputAppend;
 pub use queue::{Claim, Claimed, Leader, QueueHead, TenantUsage};
 pub use results::{AttemptEnd, AttemptStart, EndReport, Ended};

@@ -7,11 +7,29 @@ use bulkhead_types::{Digest, ImageName, TenantId, Timestamp};
 use super::FleetStore;
 use super::queue::micros;
 use crate::content::{BlobRow, ImageRow, NewImage, image_put};
-use crate::records::{BlobRecord, ImageRecord, TenantRecord, digest, parse, to_db};
+use crate::records::{BlobRecord, ImageRecord, TenantRecord, digest, from_db, parse, to_db};
 use crate::requests::{RequestKey, request_claim};
 use crate::sql::content::fleet as content_sql;
 use crate::sql::tenants as sql;
 use crate::{MAX_PAGE, StoreError};
+
+/// A tenant to be created.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewTenant {
+    /// For people.
+    pub display_name: String,
+    /// Share of the fleet relative to other tenants: above 0, at most 1,000.
+    pub weight: f64,
+    /// Most jobs that wait or run at once: 1 to 1,000,000.
+    pub max_active_jobs: u64,
+}
+
+impl NewTenant {
+    /// Weight 1 and 10,000 jobs.
+    pub fn named(display_name: impl Into<String>) -> Self {
+        Self { display_name: display_name.into(), weight: 1.0, max_active_jobs: 10_000 }
+    }
+}
 
 impl FleetStore {
     /// Creates a tenant. With a `request` that was seen before: the tenant of then.
@@ -22,8 +40,7 @@ impl FleetStore {
     pub async fn tenant_create(
         &self,
         id: &TenantId,
-        display_name: &str,
-        weight: f64,
+        tenant: &NewTenant,
         request: Option<&RequestKey>,
     ) -> Result<TenantRecord, StoreError> {
         let mut tx = self.pool.begin().await?;
@@ -36,8 +53,9 @@ impl FleetStore {
         }
         let row: Option<TenantRow> = sqlx::query_as(sql::TENANT_INSERT)
             .bind(id.as_str())
-            .bind(display_name)
-            .bind(weight)
+            .bind(&tenant.display_name)
+            .bind(tenant.weight)
+            .bind(to_db(tenant.max_active_jobs))
             .fetch_optional(&mut *tx)
             .await?;
         let exists = || StoreError::AlreadyExists { what: "tenant", name: id.to_string() };
@@ -85,6 +103,20 @@ impl FleetStore {
         image_put(&mut connection, "", image).await?.into_record()
     }
 
+    /// An image that the operator shares, if there is one of that name.
+    ///
+    /// # Errors
+    /// Only the database's.
+    #[tracing::instrument(skip_all, fields(%name))]
+    pub async fn image_shared(&self, name: &ImageName) -> Result<Option<ImageRecord>, StoreError> {
+        let row: Option<ImageRow> = sqlx::query_as(crate::sql::content::IMAGE_BY_NAME)
+            .bind(name.as_str())
+            .bind("")
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(ImageRow::into_record).transpose()
+    }
+
     /// Forgets the name of an image that the operator shares.
     ///
     /// # Errors
@@ -99,7 +131,7 @@ impl FleetStore {
         row.map(|_| ()).ok_or_else(|| StoreError::not_found("image", name))
     }
 
-    /// Every digest that a name means; files of others may go.
+    /// Every digest that a name means or that a job needs which has not ended; files of others may go.
     ///
     /// # Errors
     /// Only the database's.
@@ -174,6 +206,7 @@ struct TenantRow {
     id: String,
     display_name: String,
     weight: f64,
+    max_active_jobs: i64,
     created_us: i64,
 }
 
@@ -183,6 +216,7 @@ impl TenantRow {
             id: parse(&self.id, "tenant")?,
             display_name: self.display_name,
             weight: self.weight,
+            max_active_jobs: from_db(self.max_active_jobs),
             created: Timestamp::from_micros(self.created_us),
         })
     }

@@ -27,12 +27,15 @@ pub(crate) mod fleet {
     pub(crate) const SHARED: &[(crate::sql::Role, &str, &str)] = &[
         (crate::sql::Role::Scheduler, "IMAGE_PUT", super::IMAGE_PUT),
         (crate::sql::Role::Scheduler, "IMAGE_DELETE", super::IMAGE_DELETE),
+        (crate::sql::Role::Scheduler, "IMAGE_BY_NAME", super::IMAGE_BY_NAME),
         (crate::sql::Role::Scheduler, "BLOB_PUT", super::BLOB_PUT),
         (crate::sql::Role::Scheduler, "BLOB_GET", super::BLOB_GET),
     ];
 
     statements! { Scheduler:
-        IMAGE_DIGESTS = "SELECT DISTINCT digest FROM images";
+        /// Of names, and of jobs that have not ended.
+        IMAGE_DIGESTS = "SELECT digest FROM images
+            UNION SELECT image_digest FROM jobs WHERE state IN ('QUEUED', 'LEASED', 'RUNNING')";
         /// Blobs that no job names and nobody has used for a while; the digests that no tenant has any more.
         BLOBS_PRUNE = "WITH old AS (
                 SELECT tenant, digest FROM blobs b

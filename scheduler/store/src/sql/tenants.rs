@@ -1,8 +1,14 @@
+macro_rules! tenant_columns {
+    () => {
+        "id, display_name, weight, max_active_jobs, created_us"
+    };
+}
+
 statements! { Scheduler:
-    TENANT_INSERT = "INSERT INTO tenants (id, display_name, weight) VALUES ($1, $2, $3)
-        ON CONFLICT DO NOTHING RETURNING id, display_name, weight, created_us";
-    TENANT_GET = "SELECT id, display_name, weight, created_us FROM tenants WHERE id = $1";
-    TENANT_LIST = "SELECT id, display_name, weight, created_us FROM tenants WHERE id > $1 ORDER BY id LIMIT $2";
+    TENANT_INSERT = concat!("INSERT INTO tenants (id, display_name, weight, max_active_jobs)
+        VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING ", tenant_columns!());
+    TENANT_GET = concat!("SELECT ", tenant_columns!(), " FROM tenants WHERE id = $1");
+    TENANT_LIST = concat!("SELECT ", tenant_columns!(), " FROM tenants WHERE id > $1 ORDER BY id LIMIT $2");
     /// Operators' requests have the empty tenant.
     REQUEST_CLAIM = "INSERT INTO request_ids (tenant, method, request_id, body_sha256, resource)
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING request_id";
@@ -22,5 +28,9 @@ pub(crate) mod service {
 
     statements! { Service:
         TENANT_EXISTS = "SELECT true FROM tenants WHERE id = $1";
+        /// The quota of jobs that have not ended, and how many there are.
+        JOB_QUOTA = "SELECT max_active_jobs, (SELECT count(*) FROM jobs
+                WHERE tenant = $1 AND state IN ('QUEUED', 'LEASED', 'RUNNING'))
+            FROM tenants WHERE id = $1";
     }
 }

@@ -8,6 +8,8 @@
 pub mod budget;
 pub mod content;
 pub mod device;
+pub mod epoll;
+pub mod eventfd;
 pub mod hostfd;
 pub mod image;
 pub mod inotify;
@@ -15,3 +17,5 @@ pub mod pipe;
 pub mod proc;
 pub mod regular;
 pub mod scratch;
+pub mod timerfd;
+pub mod transfer;

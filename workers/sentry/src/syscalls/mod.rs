@@ -9,6 +9,7 @@ mod list;
 mod misc;
 mod mm;
 mod names;
+mod ready;
 mod robust;
 mod sched;
 mod signal;

@@ -286,6 +286,20 @@ impl Vfs {
         OpenFile::new_writer(dentry, O_RDWR, Box::new(RegularFile))
     }
 
+    /// An open file that has no place in the tree and no content: eventfd, epoll and the like. `name` is shown
+    /// behind `anon_inode:`.
+    pub fn anonymous_file(&self, name: &str, flags: u32, object: Box<dyn super::File>) -> Arc<OpenFile> {
+        let number = self.anonymous.next_number();
+        let inode = Inode::new(
+            &self.anonymous,
+            number,
+            Kind::Anonymous,
+            super::Meta::new(0o600, 0, 0),
+            Body::Anonymous,
+        );
+        OpenFile::new(Dentry::anonymous(&format!("anon_inode:{name}"), inode), flags & KEPT_FLAGS, object)
+    }
+
     /// A new pipe: its reading and its writing end.
     pub fn pipe(&self, caller: &Caller, flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
         let number = self.anonymous.next_number();

@@ -1,0 +1,103 @@
+//! What is done beside the calls: health, and content that nobody has any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_image::Owner;
+use bulkhead_proto::v1::blob_service_server::BlobServiceServer;
+use bulkhead_proto::v1::image_service_server::ImageServiceServer;
+use bulkhead_proto::v1::job_service_server::JobServiceServer;
+use bulkhead_telemetry::Chain;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::api::{Blobs, Images, Jobs, Service, new_image};
+use crate::serve::ServerError;
+
+/// How often the database is asked whether it is there.
+const CHECK: Duration = Duration::from_secs(2);
+/// How often content is tidied up.
+const TIDY: Duration = Duration::from_secs(300);
+/// How long a blob that no job names is kept for its tenant.
+const KEEP_UNUSED: Duration = Duration::from_secs(24 * 3600);
+/// Blobs that are forgotten at once.
+const PRUNE_BATCH: u32 = 500;
+
+/// Shares the images that lie in the local store as the operator's: those that `bulkhead image` put there.
+///
+/// # Errors
+/// [`ServerError`] if the store or the database can't be used.
+pub(crate) async fn share_images(service: &Arc<Service>) -> Result<(), ServerError> {
+    let images = service.images.clone();
+    let listed = tokio::task::spawn_blocking(move || images.list_of(&Owner::Operator)).await;
+    let listed =
+        listed.map_err(|error| ServerError::File { path: "images".into(), source: error.into() })??;
+    for image in &listed {
+        for name in &image.names {
+            service.store.fleet().image_share(&new_image(name.clone(), image)).await?;
+            tracing::info!(%name, digest = %image.digest, "an image is shared with all tenants");
+        }
+    }
+    Ok(())
+}
+
+/// Until the service stops: tells health, and tidies up.
+pub(crate) async fn tend(service: Arc<Service>, health: HealthReporter) {
+    let mut checks = tokio::time::interval(CHECK);
+    let mut tidying = tokio::time::interval_at(tokio::time::Instant::now() + TIDY, TIDY);
+    loop {
+        tokio::select! {
+            _ = checks.tick() => {
+                let serves = service.store.fleet().ping().await.is_ok();
+                tell(&health, serves).await;
+            }
+            _ = tidying.tick() => tidy(&service).await,
+            () = service.shutdown.cancelled() => break,
+        }
+    }
+    tell(&health, false).await;
+}
+
+async fn tell(health: &HealthReporter, serves: bool) {
+    let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+    health.set_service_status("", status).await;
+    let jobs = <JobServiceServer<Jobs> as tonic::server::NamedService>::NAME;
+    let blobs = <BlobServiceServer<Blobs> as tonic::server::NamedService>::NAME;
+    let images = <ImageServiceServer<Images> as tonic::server::NamedService>::NAME;
+    for name in [jobs, blobs, images] {
+        health.set_service_status(name, status).await;
+    }
+}
+
+async fn tidy(service: &Service) {
+    // Content that comes in goes before: what is left over can wait.
+    let Ok(_content) = service.content.try_write() else { return };
+    let blobs = async {
+        for digest in service.store.fleet().blobs_prune(KEEP_UNUSED, PRUNE_BATCH).await? {
+            if let Err(error) = service.blobs.delete(digest).await {
+                tracing::warn!(%digest, error = %Chain(&error), "a blob could not be removed");
+            }
+        }
+        remove_images(service).await
+    };
+    if let Err(error) = blobs.await {
+        tracing::warn!(error = %Chain(&error), "content could not be tidied up");
+    }
+}
+
+/// Removes tenants' images that no name means and no job needs. The operator's stay: they are the local store's.
+async fn remove_images(service: &Service) -> Result<(), ServerError> {
+    let needed = service.store.fleet().image_digests().await?;
+    let images = service.images.clone();
+    let work = move || -> Result<(), bulkhead_image::StoreError> {
+        for image in images.list()? {
+            if matches!(image.owner, Owner::Tenant(_)) && !needed.contains(&image.digest) {
+                images.delete(&image.owner, image.digest)?;
+                tracing::info!(owner = %image.owner, digest = %image.digest, "an image is removed");
+            }
+        }
+        Ok(())
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| ServerError::File { path: "images".into(), source: error.into() })??)
+}
