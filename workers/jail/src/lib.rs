@@ -16,6 +16,7 @@
 
 pub mod cgroup;
 pub mod enter;
+pub mod probe;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signals;

@@ -4,6 +4,7 @@
 //! each sandbox a thread. Bytes of the job's streams travel through descriptors that the caller made (pipes), so
 //! that nothing is added to them and back-pressure is the kernel's own.
 
+pub mod leftovers;
 mod record;
 mod sentry;
 

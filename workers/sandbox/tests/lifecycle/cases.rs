@@ -242,7 +242,7 @@ fn a_sentry_killed_from_outside_is_told(host: &TestHost) {
         receive.recv().expect("starts");
         let groups = bulkhead_jail::cgroup::SandboxGroups::adopt(&hierarchy, &id).expect("a name");
         groups.kill(Duration::from_secs(10)).expect("kills");
-        std::mem::forget(groups);
+        groups.leave();
     });
     let (job, _streams) = job(&["sleep"]);
     let text = died(sandbox.run(job, &mut listener));
