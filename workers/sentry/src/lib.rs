@@ -12,6 +12,7 @@ pub mod fs;
 pub mod kernel;
 pub mod loader;
 pub mod memory;
+pub mod net;
 pub mod sync;
 pub mod syscalls;
 pub mod vfs;

@@ -13,6 +13,7 @@ mod ready;
 mod robust;
 mod sched;
 mod signal;
+mod socket;
 mod table;
 mod time;
 mod usage;

@@ -18,7 +18,13 @@ const FAMILIES: &[&[Entry]] = &[
 ];
 
 fn listed() -> impl Iterator<Item = &'static Entry> {
-    FAMILIES.iter().chain(super::file::FAMILIES).chain(super::ready::FAMILIES).copied().flatten()
+    FAMILIES
+        .iter()
+        .chain(super::file::FAMILIES)
+        .chain(super::ready::FAMILIES)
+        .chain(super::socket::FAMILIES)
+        .copied()
+        .flatten()
 }
 
 /// One more than the highest number that may be in the table.

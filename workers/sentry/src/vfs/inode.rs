@@ -137,7 +137,7 @@ pub enum Body {
     /// A FIFO or pipe; a FIFO's pipe is made at its first open.
     Fifo(OnceLock<Arc<Pipe>>),
     /// A bound AF_UNIX socket's name.
-    Socket(Mutex<Option<std::sync::Weak<dyn std::any::Any + Send + Sync>>>),
+    Socket(Mutex<Option<std::sync::Weak<crate::net::unix::Endpoint>>>),
     /// One of the job's own standard streams.
     Host(Arc<HostFile>),
     /// A file whose content is made when it is opened.

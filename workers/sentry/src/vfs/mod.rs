@@ -62,6 +62,7 @@ pub struct Vfs {
     /// Of memory files.
     shared_memory: Arc<FileSystem>,
     proc_root: OnceLock<Arc<Dentry>>,
+    socket_names: crate::net::unix::Names,
 }
 
 impl Vfs {
@@ -83,6 +84,11 @@ impl Vfs {
     /// The file system of pipes, sockets and the like.
     pub fn anonymous(&self) -> &Arc<FileSystem> {
         &self.anonymous
+    }
+
+    /// Abstract names of AF_UNIX sockets.
+    pub fn socket_names(&self) -> &crate::net::unix::Names {
+        &self.socket_names
     }
 
     /// What is mounted, for /proc/mounts.

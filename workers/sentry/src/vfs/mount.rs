@@ -86,6 +86,7 @@ impl Vfs {
             anonymous: FileSystem::new("anon_inodefs", ANON_DEVICE, ANON_MAGIC, Storage::None, None),
             shared_memory: FileSystem::new("tmpfs", MEMFD_DEVICE, TMPFS_MAGIC, in_memory.clone(), None),
             proc_root: OnceLock::new(),
+            socket_names: crate::net::unix::Names::default(),
         };
         for (name, mode) in [("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("tmp", 0o1777), ("etc", 0o755)]
         {

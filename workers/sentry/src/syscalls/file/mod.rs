@@ -22,6 +22,7 @@ use super::Entry;
 
 pub(super) use buffers::{GuestBuffers, with_buffer};
 pub(super) use paths::{base_of, caller, path_argument};
+pub(super) use pipe::install_pair;
 pub(super) use waiting::{until_ready, wait_for};
 
 /// The lists of this folder's families.
