@@ -24,6 +24,8 @@ const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const CLONE_THREAD: u64 = libc::CLONE_THREAD as u64;
 /// PR_SET_VMA: the C library names its mappings.
 const PR_SET_VMA: u32 = 0x5356_4d41;
+/// PR_GET_AUXV: rustix finds the vDSO.
+const PR_GET_AUXV: u32 = 0x4155_5856;
 
 const IOCTL: &[&[Condition]] = &[
     &[int(1, NOTIFY_RECV)],
@@ -46,6 +48,7 @@ const PRCTL: &[&[Condition]] = &[
     &[int(0, libc::PR_GET_NAME as u32)],
     &[int(0, libc::PR_SET_TIMERSLACK as u32)],
     &[int(0, PR_SET_VMA)],
+    &[int(0, PR_GET_AUXV)],
 ];
 
 pub(super) const ALLOWED: &[Allow] = &[
@@ -90,6 +93,7 @@ pub(super) const ALLOWED: &[Allow] = &[
     always(libc::SYS_restart_syscall, "waits that a stop interrupted"),
     // Files: /scratch, image files passed by descriptor, memfds, /proc of its own pid namespace.
     always(libc::SYS_openat, "scratch files and /proc/PID; the root holds nothing else"),
+    always(libc::SYS_open, "the same: how rustix opens a path"),
     always(libc::SYS_close, "descriptors"),
     always(libc::SYS_close_range, "descriptors"),
     always(libc::SYS_read, "files, control socket"),
@@ -118,6 +122,9 @@ pub(super) const ALLOWED: &[Allow] = &[
     always(libc::SYS_unlinkat, "scratch files have no names"),
     always(libc::SYS_getdents64, "threads of a stub under /proc"),
     always(libc::SYS_readlinkat, "what a descriptor is"),
+    always(libc::SYS_readlink, "the same, by the standard library"),
+    always(libc::SYS_stat, "the same, by the standard library"),
+    always(libc::SYS_lstat, "the same, by the standard library"),
     always(libc::SYS_memfd_create, "shared memory of guests"),
     always(libc::SYS_fcntl, "flags, seals, duplicates"),
     always(libc::SYS_dup, "duplicates"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_types::{MAX_ACCOUNTS_BYTES, UserSpec};
+use bulkhead_types::{MAX_ACCOUNTS_BYTES, ResolvedUser, UserSpec};
 use bulkhead_wire::Start;
 
 use crate::errno::Errno;
@@ -60,20 +60,30 @@ pub(super) fn start(
     result
 }
 
+fn root_of_sandbox(vfs: &Vfs) -> Caller {
+    let fs = FsContext::new(vfs.root().clone(), vfs.root().clone());
+    fs.caller(Arc::new(Credentials::new(0, 0, &[])), FIRST_PID, FIRST_PID)
+}
+
+/// Who the job runs as, by the image's own accounts.
+pub(super) fn user(vfs: &Vfs, job: &Start) -> Result<ResolvedUser, Problem> {
+    let caller = root_of_sandbox(vfs);
+    let read = |path: &str| read_file(vfs, &caller, path);
+    UserSpec(job.user.spec.clone())
+        .resolve(&read("/etc/passwd"), &read("/etc/group"))
+        .map_err(|error| Problem::new(NOT_EXECUTABLE, error.to_string()))
+}
+
 fn first_task(
     kernel: &Arc<Kernel>,
     vfs: &Arc<Vfs>,
     job: &Start,
     streams: &[Arc<OpenFile>; 3],
 ) -> Result<Arc<Task>, Problem> {
-    let root_user = Arc::new(Credentials::new(0, 0, &[]));
+    let user = user(vfs, job)?;
     let root = vfs.root().clone();
     let fs = FsContext::new(root.clone(), root.clone());
-    let setup = fs.caller(root_user, FIRST_PID, FIRST_PID);
-    let read = |path: &str| read_file(vfs, &setup, path);
-    let user = UserSpec(job.user.spec.clone())
-        .resolve(&read("/etc/passwd"), &read("/etc/group"))
-        .map_err(|error| Problem::new(NOT_EXECUTABLE, error.to_string()))?;
+    let setup = root_of_sandbox(vfs);
     let credentials = Arc::new(Credentials::new(user.uid, user.gid, &user.groups));
     let directory = job.working_directory.as_bytes();
     let cwd = vfs

@@ -12,6 +12,7 @@ use super::launcher::Launcher;
 use super::setup::Sandbox;
 use super::{Failure, outputs};
 use crate::fs::image::Image;
+use crate::fs::transfer::{unpack_archive, write_input_file};
 use crate::kernel::signal::{Info, Signal, code, post_process};
 use crate::kernel::{Ending, FIRST_PID, Kernel, Observer, ProcSource, SandboxLimits};
 use crate::vfs::{OpenFile, Setup, Vfs};
@@ -88,13 +89,21 @@ impl Job {
     }
 
     fn take_input(&self, launcher: &Launcher, input: InputStart) -> Result<(), Failure> {
-        let data = outputs::Incoming::new(launcher);
-        data.finish()?;
-        let what = match &input {
-            InputStart::Archive { directory } => directory,
-            InputStart::File { path, .. } => path,
+        let mut data = outputs::Incoming::new(launcher);
+        // What is put in belongs to the job's user; a user that does not exist fails the start, not the inputs.
+        let owner = super::first::user(&self.vfs, &self.start).map_or((0, 0), |user| (user.uid, user.gid));
+        let (what, result) = match &input {
+            InputStart::Archive { directory } => {
+                let unpacked = unpack_archive(&self.vfs, directory.as_bytes(), owner, &mut data);
+                (directory, unpacked.map(|_| ()))
+            }
+            InputStart::File { path, mode } => {
+                let written = write_input_file(&self.vfs, path.as_bytes(), *mode, owner, &mut data);
+                (path, written.map(|_| ()))
+            }
         };
-        Err(Failure::of(FailureStage::Input, format!("input {what}: inputs are not served yet")))
+        data.finish()?;
+        result.map_err(|error| Failure::new(FailureStage::Input, &format!("input {what}"), &error))
     }
 
     fn begin(&self, launcher: &Launcher) -> Result<(), Failure> {
@@ -113,7 +122,7 @@ impl Job {
         while let Ok(received) = launcher.receive() {
             match received.frame {
                 Frame::Signal { signal, target } => self.signal(signal, target),
-                Frame::Collect(_) => launcher.send(&Frame::Collected)?,
+                Frame::Collect(collect) => outputs::send(launcher, &self.vfs, &collect)?,
                 _ => return Err(unexpected()),
             }
         }
