@@ -334,8 +334,6 @@ fn end_native_wait(task: &Arc<Task>, registers: &mut Registers) {
         registers.rip += 2;
         registers.rax = Errno::EINTR.to_return() as u64;
     }
-    // settle() has taken the signal and cleared the flag: it is delivered now.
-    task.attention.store(true, Ordering::SeqCst);
 }
 
 /// The task is over and this thread of the sentry holds its stop. If the host thread was borrowed, it goes back

@@ -41,6 +41,8 @@ pub fn settle(task: &Arc<Task>) -> Settled {
             return Settled::Ending;
         }
         if task.signals.lock().taken.is_some() {
+            // Until it has been delivered.
+            task.attention.store(true, Ordering::SeqCst);
             return Settled::Handler;
         }
         let Some(info) = take(task) else { return Settled::Nothing };
@@ -55,6 +57,7 @@ pub fn settle(task: &Arc<Task>) -> Settled {
         };
         if action.is_handler() {
             task.signals.lock().taken = Some(Taken { info, action });
+            task.attention.store(true, Ordering::SeqCst);
             return Settled::Handler;
         }
         if action.handler == Action::IGNORE {
