@@ -146,7 +146,8 @@ fn hung_up(listener: &Listener) -> bool {
 fn dispatch(listener: &Arc<Listener>, shared: &Arc<Shared>, notification: &Notification) {
     match shared.thread(notification.pid) {
         Some(thread) if Arc::ptr_eq(&thread.stub().listener, listener) => thread.notified(notification),
-        Some(_) => host::kill(notification.pid, libc::SIGKILL),
+        // A stub on another stub's listener.
+        Some(thread) => thread.stub().condemn("it called through a foreign listener"),
         None => newcomer(listener, shared, notification),
     }
 }

@@ -107,7 +107,7 @@ impl GuestThread {
     fn order(&self, bell: &Bell, writes: Writes, op: u64) {
         let memory = self.memory();
         if memory.write_vectors(&writes.ranges, &writes.bytes) < writes.bytes.len() {
-            self.stub().kill();
+            self.stub().condemn("its frame or slot can't be written");
             return;
         }
         self.send(bell.id, wire::order(op), 0);
@@ -202,7 +202,7 @@ impl GuestThread {
         };
         if wrote.is_err() || self.command(&[clone], plan).is_err() {
             // Its end tells the kernel that the birth is off.
-            self.stub().kill();
+            self.stub().condemn("its slot can't be written");
         }
     }
 }
@@ -260,7 +260,7 @@ impl GuestThread {
         if commanded.rings {
             // Stub code would have rung. Somebody jumped out of the handler: nothing waits for this guest.
             drop(phase);
-            self.stub().kill();
+            self.stub().condemn("it left the handler while commands were outstanding");
             return true;
         }
         // The handler has resumed the guest; consent ends with the next notification.
@@ -285,7 +285,7 @@ impl GuestThread {
             let mut phase = self.lock();
             if !matches!(&*phase, Phase::Running | Phase::Redirected(_)) {
                 drop(phase);
-                self.stub().kill();
+                self.stub().condemn("it called while it was stopped");
                 return;
             }
             *phase = Phase::Call { id: n.id, call };
@@ -300,10 +300,10 @@ impl GuestThread {
             return self.done(n);
         }
         let Some(before) = self.enter() else {
-            return self.stub().kill();
+            return self.stub().condemn("it rang while it was stopped");
         };
         let Some((stop, frame)) = self.read_frame(n.id, uc, n.args[3], n.args[4]) else {
-            return self.stub().kill();
+            return self.stub().condemn("its frame can't be read");
         };
         let mut registers = stop.frame;
         *self.lock() = Phase::Bell(stop);
@@ -323,7 +323,7 @@ impl GuestThread {
             Ok(signo @ (libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP)) => {
                 kernel.fault(self, frame.fault(signo), registers);
             }
-            _ => self.stub().kill(),
+            _ => self.stub().condemn("it rang with an unknown word"),
         }
     }
 
@@ -354,7 +354,7 @@ impl GuestThread {
             let mut phase = self.lock();
             let Phase::Commanded(commanded) = std::mem::replace(&mut *phase, Phase::Over) else {
                 drop(phase);
-                return self.stub().kill();
+                return self.stub().condemn("it told of commands that it was not given");
             };
             if commanded.then == Then::Park {
                 // The first thread of the process: never answered.

@@ -142,10 +142,11 @@ bulkhead_stub_begin:
     mov     48(%r13), %r9
     cmp     $-1, %rax
     je      .Lbulkhead_zero
-    syscall
+    mov     %rax, %r15                          # a new thread must not look at the list: its parent may be
+    syscall                                     # carrying out another one by now
     test    %rax, %rax
     jnz     2f
-    cmpq    ${SYS_clone}, (%r13)
+    cmp     ${SYS_clone}, %r15
     je      .Lbulkhead_born
 2:  mov     %rax, %r15
     cmp     $-4096, %rax

@@ -22,6 +22,7 @@ pub struct Stub {
     /// Whether the kernel has heard of this stub, and so is told of its end.
     announced: Mutex<bool>,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    condemned: Mutex<Option<&'static str>>,
 }
 
 /// Which slots are in use.
@@ -42,6 +43,7 @@ impl Stub {
             threads: Mutex::new(Vec::new()),
             announced: Mutex::new(false),
             attached: Mutex::new(None),
+            condemned: Mutex::new(None),
         }
     }
 
@@ -54,6 +56,18 @@ impl Stub {
     /// Kills the process. `Kernel::gone` follows. Does nothing if it is already dead.
     pub fn kill(&self) {
         self.signal(libc::SIGKILL);
+    }
+
+    /// Why the platform killed the process, if it did: it did something that stub code and an honest guest never
+    /// do.
+    pub fn condemned(&self) -> Option<&'static str> {
+        *self.condemned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills a process that broke a rule.
+    pub(crate) fn condemn(&self, why: &'static str) {
+        self.condemned.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.kill();
     }
 
     /// Stops every thread of the process wherever it is (group stop); calls that are parked stay parked.

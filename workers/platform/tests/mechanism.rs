@@ -2,14 +2,19 @@
 
 mod support;
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bulkhead_platform::{Call, Config, Fault, GuestThread, Registers};
+use bulkhead_platform::layout::{self, IMAGE_FD};
+use bulkhead_platform::{
+    Call, Config, Fault, FileAccess, GuestThread, HostCall, Ran, Registers, ZygoteSetup,
+};
 use support::guest;
-use support::kernel::{End, Mini, Ordinary, Policy, TEST_CALL, run};
+use support::kernel::{End, Mini, Ordinary, Policy, TEST_CALL, boot, run};
 
 fn main() -> ExitCode {
     support::main(&[
@@ -20,6 +25,14 @@ fn main() -> ExitCode {
         ("kicks_and_redirects", kicks_and_redirects),
         ("faults_arrive", faults_arrive),
         ("vfork_borrows_the_thread", vfork_borrows_the_thread),
+        ("extended_state_is_read_and_written", extended_state_is_read_and_written),
+        ("stops_and_tells_of_a_stub", stops_and_tells_of_a_stub),
+        ("maps_files_by_the_guests_own_call", maps_files_by_the_guests_own_call),
+        ("maps_the_public_image_natively", maps_the_public_image_natively),
+        ("mediates_memory_calls", mediates_memory_calls),
+        ("tells_of_a_refused_clone", tells_of_a_refused_clone),
+        ("tells_of_a_child_that_never_arrives", tells_of_a_child_that_never_arrives),
+        ("tells_of_a_failed_start", tells_of_a_failed_start),
         ("runs_a_static_libc_program", runs_a_static_libc_program),
         ("runs_a_dynamic_program", runs_a_dynamic_program),
     ])
@@ -226,4 +239,211 @@ fn runs_a_dynamic_program() {
     let program = guest::program("libc-dynamic");
     let (end, printed) = run(Config::default(), Ordinary, &program, &[]);
     assert_eq!((end, printed.as_str()), (End::Exited(0), LIBC_PRINTS));
+}
+
+/// Changes xmm3 in a trap.
+struct VectorChanger;
+
+impl Policy for VectorChanger {
+    fn trapped(&self, _k: &Mini, thread: &Arc<GuestThread>, call: &Call, _registers: &Registers) -> bool {
+        let ours = call.nr == libc::SYS_tgkill as u64;
+        if ours {
+            // FXSAVE: xmm0 is at 160, 16 bytes each.
+            const XMM3: usize = 160 + 3 * 16;
+            let mut state = thread.extended_state().expect("a state");
+            assert!(state.len() >= 512);
+            assert_eq!(state[XMM3..XMM3 + 8], 0x1111_2222_3333_4444_u64.to_le_bytes());
+            state[XMM3..XMM3 + 8].copy_from_slice(&0x5555_6666_7777_8888_u64.to_le_bytes());
+            thread.set_extended_state(&state).expect("the same length");
+            let longer = vec![0; state.len() + 1];
+            assert!(thread.set_extended_state(&longer).is_err());
+            thread.ret(0);
+        }
+        ours
+    }
+}
+
+fn extended_state_is_read_and_written() {
+    let (end, printed) = run(Config::default(), VectorChanger, &guest::program("xstate"), &[]);
+    assert_eq!((end, printed.as_str()), (End::Exited(0), "xmm3 1\n"));
+}
+
+/// Notes the words of the test call.
+struct Noter;
+
+impl Policy for Noter {
+    fn call(&self, kernel: &Mini, thread: &Arc<GuestThread>, call: &Call) -> bool {
+        let ours = call.nr == TEST_CALL;
+        if ours {
+            kernel.note(format!("{} {}", call.args[0], call.args[1]));
+            kernel.note("called");
+            thread.ret(0);
+        }
+        ours
+    }
+}
+
+fn stops_and_tells_of_a_stub() {
+    let kernel = boot(Config::default(), Noter);
+    let pid = kernel.spawn(&guest::program("counter"), &[]);
+    kernel.wait_for_note("called");
+    let note = kernel.notes.lock().expect("notes")[0].clone();
+    let (counter, code) = note.split_once(' ').expect("two words");
+    let (counter, code): (u64, u64) = (counter.parse().expect("one"), code.parse().expect("two"));
+    let stub = kernel.stub_of(pid);
+    let read = || {
+        let mut bytes = [0; 8];
+        stub.memory().read(counter, &mut bytes).expect("the counter");
+        u64::from_le_bytes(bytes)
+    };
+    stub.stop();
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", stub.pid())).expect("stat");
+    while !state().contains(") T ") {
+        std::thread::yield_now();
+    }
+    let stopped = read();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(read(), stopped);
+    stub.cont();
+    while read() == stopped {
+        std::thread::yield_now();
+    }
+    let usage = stub.usage().expect("usage");
+    assert!(usage.resident > 4096 && usage.peak_resident >= usage.resident && usage.cpu_ns > 0, "{usage:?}");
+    let maps = stub.maps().expect("maps");
+    assert!(maps.iter().any(|m| m.start <= code && code < m.end && m.permissions == *b"r-xp"), "{maps:?}");
+    assert!(maps.iter().any(|m| m.name == "[vdso]" && m.start == kernel.platform().layout().vdso));
+    assert!(maps.iter().all(|m| m.end <= layout::STUB_TEXT || m.start >= layout::SLOTS + layout::SLOTS_SIZE));
+    // Neither the listener, nor the zygote's socket, nor anything else of the sentry's is open in it.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", stub.pid())).expect("fd").count();
+    assert_eq!(open, 0);
+    // Memory: whole pages, partial ranges, nothing, and what lies beyond user addresses.
+    let mut bytes = vec![0; 3 * 4096];
+    let text = maps.iter().find(|m| m.start <= code && code < m.end).expect("checked");
+    let beyond = text.end - 100;
+    let next = maps.iter().any(|m| m.start == text.end && m.permissions[0] == b'r');
+    if !next {
+        assert_eq!(stub.memory().read_some(beyond, &mut bytes), 100);
+    }
+    assert_eq!(stub.memory().read_some(u64::MAX - 10, &mut bytes), 0);
+    assert_eq!(stub.memory().write_some(text.start, b"x"), 0, "protections hold");
+    assert_eq!(stub.memory().read_some(0, &mut bytes), 0);
+    stub.kill();
+    assert_eq!(kernel.wait(pid), End::Signaled(libc::SIGKILL));
+    assert_eq!(stub.memory().read_some(code, &mut bytes), 0, "nothing of it is left");
+}
+
+/// Maps an offered file writable.
+struct Sharer(File);
+
+impl Policy for Sharer {
+    fn call(&self, kernel: &Mini, thread: &Arc<GuestThread>, call: &Call) -> bool {
+        match call.nr as i64 {
+            libc::SYS_mmap => {
+                let file = kernel.file(call.args[4]).expect("the offered file");
+                thread.map_file(file.as_fd(), FileAccess::ReadWrite).expect("a mapping");
+            }
+            _ if call.nr == TEST_CALL => {
+                thread.ret(kernel.offer(self.0.try_clone().expect("a descriptor")) as i64);
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+fn maps_files_by_the_guests_own_call() {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(4096).expect("a page");
+    let copy = file.try_clone().expect("a descriptor");
+    let (end, printed) = run(Config::default(), Sharer(copy), &guest::program("share"), &[]);
+    assert_eq!((end, printed.as_str()), (End::Exited(0), "shared 42\n"));
+    let mut bytes = [0; 8];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).expect("the page");
+    assert_eq!(bytes[4], 42);
+}
+
+/// Maps from the public image.
+struct ImageMapper;
+
+impl Policy for ImageMapper {
+    fn trapped(&self, _k: &Mini, thread: &Arc<GuestThread>, call: &Call, registers: &Registers) -> bool {
+        let ours = call.nr == libc::SYS_mmap as u64;
+        if ours {
+            let [address, length, prot, flags, _, offset] = call.args;
+            let map = HostCall::mmap(address, length, prot as i32, flags as i32, IMAGE_FD, offset);
+            thread.run_and_return(&[map], registers).expect("one command");
+        }
+        ours
+    }
+}
+
+fn maps_the_public_image_natively() {
+    let image = tempfile::NamedTempFile::new().expect("a file");
+    let mut bytes = vec![b'P'; 8192];
+    bytes[4096..].fill(b'S');
+    std::fs::write(image.path(), &bytes).expect("to write");
+    let fd = File::open(image.path()).expect("the image");
+    let config = Config { public_image: Some(fd.into()), ..Config::default() };
+    let (end, printed) = run(config, ImageMapper, &guest::program("image"), &[]);
+    assert_eq!((end, printed.as_str()), (End::Exited(0), "second page 1\nmprotect 0\n"));
+    assert_eq!(std::fs::read(image.path()).expect("the image"), bytes, "nobody writes to it");
+}
+
+fn mediates_memory_calls() {
+    let config = Config { mediated_mm: true, ..Config::default() };
+    let kernel = boot(config, One);
+    let pid = kernel.spawn(&guest::program("threads"), &[]);
+    assert_eq!(kernel.wait(pid), End::Exited(0));
+    assert_eq!(kernel.printed(), "sum 160000\n");
+    assert!(kernel.count(libc::SYS_futex) > 0);
+    let pid = kernel.spawn(&guest::program("libc-static"), &[]);
+    assert_eq!(kernel.wait(pid), End::Exited(0));
+    assert!(kernel.count(libc::SYS_mmap) > 0 && kernel.count(libc::SYS_brk) > 0);
+}
+
+fn tells_of_a_refused_clone() {
+    let Some(cgroup) = support::pids_cgroup() else {
+        println!("skipped: tells_of_a_refused_clone: no pids cgroup can be made here");
+        return;
+    };
+    // The zygote, a guest and the warm stubs behind it, and some children.
+    std::fs::write(cgroup.join("pids.max"), "9").expect("pids.max");
+    let procs =
+        std::fs::OpenOptions::new().write(true).open(cgroup.join("cgroup.procs")).expect("cgroup.procs");
+    let zygote = ZygoteSetup { cgroup_procs: vec![procs.into()], ..ZygoteSetup::default() };
+    let kernel = boot(Config { zygote, ..Config::default() }, Ordinary);
+    let pid = kernel.spawn(&guest::program("refused"), &[]);
+    assert_eq!(kernel.wait(pid), End::Exited(0), "{}", kernel.printed());
+    assert_eq!(kernel.printed(), format!("fork -{}\n", libc::EAGAIN));
+    assert!(kernel.noted(&format!("ran 0 commands, then -{}", libc::EAGAIN)));
+    assert!(kernel.processes_ever() < 9);
+}
+
+fn tells_of_a_child_that_never_arrives() {
+    let (end, printed) = run(Config::default(), Ordinary, &guest::program("stillborn"), &[]);
+    assert_eq!((end, printed.as_str()), (End::Exited(0), "waited 1\nstatus 9\n"));
+}
+
+/// Notes what a start came to.
+struct StartNoter;
+
+impl Policy for StartNoter {
+    fn ran(&self, kernel: &Mini, thread: &Arc<GuestThread>, ran: &Ran) -> bool {
+        kernel.note(format!("{} {:?}", ran.succeeded, ran.result.map_err(|error| error.raw_os_error())));
+        thread.stub().kill();
+        true
+    }
+}
+
+fn tells_of_a_failed_start() {
+    let kernel = boot(Config::default(), StartNoter);
+    let warm = kernel.platform().warm_stub().expect("a warm stub");
+    let commands =
+        [HostCall::munmap(0x10_0000, 4096), HostCall::munmap(1, 1), HostCall::munmap(0x10_0000, 4096)];
+    warm.start(&commands, &Registers::default()).expect("a short list");
+    kernel.wait_for_note(&format!("1 Err({})", libc::EINVAL));
+    let warm = kernel.platform().warm_stub().expect("a warm stub");
+    let many = vec![HostCall::munmap(0x10_0000, 4096); layout::MAX_COMMANDS + 1];
+    assert!(warm.start(&many, &Registers::default()).is_err());
 }

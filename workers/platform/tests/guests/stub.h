@@ -23,7 +23,7 @@ i64 from_stub_(struct host_call *call);
 __asm__("from_stub_:\n\tpush %rbx\n\tpush %rbp\n\tpush %r12\n\tpush %r13\n\tpush %r14\n\tpush %r15\n\t"
 	"lea uc_(%rip), %r12\n\tmov %rsp, 160(%r12)\n\tlea 1f(%rip), %rax\n\tmov %rax, 168(%r12)\n\t"
 	"movq $0x202, 176(%r12)\n\tmovq $6, (%r12)\n\tmovabs $0x2b000000000033, %rax\n\tmov %rax, 184(%r12)\n\t"
-	"mov %rdi, %rbx\n\tlea no_clone_(%rip), %r13\n\tmov $1, %r14d\n\tmov $8, %ebp\n\t"
+	"mov %rdi, %rbx\n\tlea no_clone_(%rip), %r13\n\txor %r15d, %r15d\n\tmov $1, %r14d\n\tmov $8, %ebp\n\t"
 	"mov (%rbx), %rax\n\tmov 8(%rbx), %rdi\n\tmov 16(%rbx), %rsi\n\tmov 24(%rbx), %rdx\n\t"
 	"mov 32(%rbx), %r10\n\tmov 40(%rbx), %r8\n\tmov 48(%rbx), %r9\n\tjmp *56(%rbx)\n"
 	"1:\tpop %r15\n\tpop %r14\n\tpop %r13\n\tpop %r12\n\tpop %rbp\n\tpop %rbx\n\tret\n");
@@ -46,11 +46,11 @@ static u64 find(const void *bytes, int n)
 
 static i64 from_stub(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 {
-	/* syscall; test %rax, %rax; jnz (short); cmpq $56, (%r13) */
+	/* syscall; test %rax, %rax; jnz (short); cmp $56, %r15 */
 	u64 at = 0;
 	for (u64 p = STUB_TEXT; p < STUB_TEXT + 0xff0; p++)
 		if (same_((void *)p, (void *)"\x0f\x05\x48\x85\xc0\x75", 6) &&
-		    same_((void *)(p + 7), (void *)"\x49\x83\x7d\x00\x38", 5))
+		    same_((void *)(p + 7), (void *)"\x49\x83\xff\x38", 4))
 			at = p;
 	if (!at)
 		leave(99);

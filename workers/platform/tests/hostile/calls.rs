@@ -104,8 +104,8 @@ pub(crate) fn calls_on_no_list_escape() {
 }
 
 const ARGUMENTS: &str = "shared anonymous 0\nhuge 0\nlocked 0\nmmap high flags 0\nmmap high prot 0\n\
-    mergeable -38\npoison -38\noffline -38\npageout -38\ndontneed 0\nxcomp -38\nshadow stack -38\ncpuid -38\n\
-    pi futex -38\nmembarrier -38\ncpu clock -38\ngrows down -38\nimage 0\n";
+    mergeable -1\npoison -1\noffline -1\npageout -1\ndontneed 0\nxcomp -38\nshadow stack -38\ncpuid -38\n\
+    pi futex -1\nmembarrier -38\ncpu clock -38\ngrows down -1\nimage 0\n";
 
 pub(crate) fn bad_arguments() {
     let kernel = boot(config(None), Ordinary);

@@ -32,7 +32,8 @@ pub(crate) fn slot_race() {
 pub(crate) fn slot_race_escapes() {
     let (_file, kernel) = file_kernel(Some("exact consent"));
     let (end, printed) = attack(&kernel, "race", &[]);
-    assert_eq!((end, printed.as_str()), (End::Exited(1), "secret\n"));
+    let notes = kernel.notes.lock().expect("notes").clone();
+    assert_eq!((end, printed.as_str()), (End::Exited(1), "secret\n"), "{notes:?}");
 }
 
 /// The test call tells a process's host pid.

@@ -515,7 +515,14 @@ impl Kernel for Mini {
                 *task(thread).rseq.lock().expect("task") = register;
                 thread.native();
             }
-            libc::SYS_mremap => thread.native(),
+            // They arrive only where they are mediated, but for mremap.
+            libc::SYS_mremap
+            | libc::SYS_munmap
+            | libc::SYS_mprotect
+            | libc::SYS_brk
+            | libc::SYS_madvise
+            | libc::SYS_futex => thread.native(),
+            libc::SYS_mmap if call.args[3] & libc::MAP_ANONYMOUS as u64 != 0 => thread.native(),
             libc::SYS_mmap => match self.file(call.args[4]) {
                 Some(file) => {
                     if let Err(error) = thread.map_file(file.as_fd(), FileAccess::ReadOnly) {
@@ -603,7 +610,21 @@ impl Kernel for Mini {
         thread.ret(error);
     }
 
+    fn stillborn(&self, token: u64) {
+        let mut state = self.state.lock().expect("state");
+        state.expected.remove(&token);
+        if let Some(process) = state.processes.get_mut(&token) {
+            process.end = Some(End::Signaled(libc::SIGKILL));
+        }
+        drop(state);
+        self.changed.notify_all();
+        self.wake_waiters();
+    }
+
     fn gone(&self, stub: &Arc<Stub>, status: ExitStatus) {
+        if let Some(why) = stub.condemned() {
+            self.note(format!("condemned: {why}"));
+        }
         let mut state = self.state.lock().expect("state");
         let process =
             state.processes.values_mut().find(|p| p.stub.as_ref().is_some_and(|s| Arc::ptr_eq(s, stub)));

@@ -7,6 +7,7 @@ pub mod kernel;
 pub mod loader;
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ pub type Test = (&'static str, fn());
 
 /// Names the test that a child process is to run.
 const CHILD: &str = "BULKHEAD_PLATFORM_TEST";
+
+/// Names a pids cgroup of the test's own to it, where one could be made.
+const PIDS: &str = "BULKHEAD_PLATFORM_PIDS";
 
 /// A test that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,8 +57,10 @@ pub fn main(tests: &[Test]) -> ExitCode {
 fn run_child(name: &str) -> Result<(), String> {
     let log = tempfile::NamedTempFile::new().expect("a log file");
     let file = log.reopen().expect("the log file");
+    let cgroup = Cgroup::new(name);
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .env(CHILD, name)
+        .env(PIDS, cgroup.as_ref().map(|cgroup| cgroup.0.clone()).unwrap_or_default())
         .stdout(file.try_clone().expect("a descriptor"))
         .stderr(file)
         .spawn()
@@ -72,12 +78,46 @@ fn run_child(name: &str) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(2));
     };
     if status.success() {
+        // What a test says about itself ("skipped: ...").
+        print!("{}", read(log.path()));
         return Ok(());
     }
     Err(format!("exit {:?}, signal {:?}\n{}", status.code(), status.signal(), read(log.path())))
 }
 
-fn read(path: &std::path::Path) -> String {
+/// A pids cgroup, version 1 or 2, removed at the end.
+struct Cgroup(std::path::PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Option<Self> {
+        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
+        roots.iter().find_map(|root| {
+            let path = Path::new(root).join(format!("bulkhead-platform-{}-{name}", std::process::id()));
+            std::fs::create_dir(&path).ok()?;
+            let cgroup = Self(path);
+            cgroup.0.join("pids.max").exists().then_some(cgroup)
+        })
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Busy until the last of the test's processes is reaped by the host.
+        for _ in 0..500 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The test's own pids cgroup.
+pub fn pids_cgroup() -> Option<std::path::PathBuf> {
+    std::env::var_os(PIDS).filter(|path| !path.is_empty()).map(Into::into)
+}
+
+fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
@@ -110,5 +150,9 @@ fn enter_namespaces() {
         assert_eq!(libc::mount(none, c"/".as_ptr(), none, private, none.cast()), 0, "private mounts");
         let proc = c"proc".as_ptr();
         assert_eq!(libc::mount(proc, c"/proc".as_ptr(), proc, 0, none.cast()), 0, "a /proc");
-    }
+    } // The sentry has no capabilities.
+    let header = [0x2008_0522u32, 0];
+    let none = [0u32; 6];
+    // SAFETY: version 3 of the structures, live.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }, 0, "capset");
 }
