@@ -397,8 +397,10 @@ fn mediates_memory_calls() {
     assert_eq!(kernel.wait(pid), End::Exited(0));
     assert_eq!(kernel.printed(), "sum 160000\n");
     assert!(kernel.count(libc::SYS_futex) > 0);
-    let pid = kernel.spawn(&guest::program("libc-static"), &[]);
-    assert_eq!(kernel.wait(pid), End::Exited(0));
+    for name in ["libc-static", "libc-dynamic"] {
+        let pid = kernel.spawn(&guest::program(name), &[]);
+        assert_eq!(kernel.wait(pid), End::Exited(0), "{name}: {}", kernel.printed());
+    }
     assert!(kernel.count(libc::SYS_mmap) > 0 && kernel.count(libc::SYS_brk) > 0);
 }
 

@@ -87,6 +87,21 @@ struct State {
     counts: HashMap<u64, u64>,
 }
 
+impl State {
+    /// An ended child; Err if there is none at all.
+    fn reap_child(&mut self, parent: u64) -> Result<Option<(u64, End)>, ()> {
+        let mut children = self.processes.values_mut().filter(|p| p.parent == parent && !p.reaped).peekable();
+        if children.peek().is_none() {
+            return Err(());
+        }
+        let ended = children.find_map(|process| process.end.map(|end| (process, end)));
+        Ok(ended.map(|(process, end)| {
+            process.reaped = true;
+            (process.pid, end)
+        }))
+    }
+}
+
 pub struct Mini {
     pub platform: OnceLock<Arc<Platform>>,
     policy: Box<dyn Policy>,
@@ -221,39 +236,37 @@ impl Mini {
         self.state.lock().expect("state").processes.len()
     }
 
-    fn reaped_child(&self, parent: u64) -> Result<Option<(u64, End)>, ()> {
-        let mut state = self.state.lock().expect("state");
-        let mut any = false;
-        for process in state.processes.values_mut().filter(|p| p.parent == parent && !p.reaped) {
-            any = true;
-            if let Some(end) = process.end {
-                process.reaped = true;
-                return Ok(Some((process.pid, end)));
-            }
-        }
-        if any { Ok(None) } else { Err(()) }
-    }
-
     fn wait4(&self, thread: &Arc<GuestThread>, registers: &Registers) {
         let process = task(thread).process;
-        match self.reaped_child(process) {
+        // Looked at and entered under one lock, so that no end slips through.
+        let found = {
+            let mut state = self.state.lock().expect("state");
+            let found = state.reap_child(process);
+            if found == Ok(None) {
+                state.waiters.push_back((process, thread.clone(), *registers));
+            }
+            found
+        };
+        match found {
             Err(()) => thread.ret(-i64::from(libc::ECHILD)),
             Ok(Some(child)) => finish_wait(thread, registers, child),
-            Ok(None) => {
-                self.state.lock().expect("state").waiters.push_back((process, thread.clone(), *registers));
-                // It may have ended in between.
-                self.wake_waiters();
-            }
+            Ok(None) => {}
         }
     }
 
     fn wake_waiters(&self) {
-        let waiters = std::mem::take(&mut self.state.lock().expect("state").waiters);
-        for (process, thread, registers) in waiters {
-            match self.reaped_child(process) {
-                Ok(Some(child)) => finish_wait(&thread, &registers, child),
-                _ => self.state.lock().expect("state").waiters.push_back((process, thread, registers)),
+        let mut woken = Vec::new();
+        {
+            let mut state = self.state.lock().expect("state");
+            for (process, thread, registers) in std::mem::take(&mut state.waiters) {
+                match state.reap_child(process) {
+                    Ok(Some(child)) => woken.push((thread, registers, child)),
+                    _ => state.waiters.push_back((process, thread, registers)),
+                }
             }
+        }
+        for (thread, registers, child) in woken {
+            finish_wait(&thread, &registers, child);
         }
     }
 
