@@ -1,5 +1,6 @@
 //! The `bulkhead` command.
 
+mod doctor;
 mod image;
 mod sandbox;
 
@@ -17,12 +18,14 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Doctor(doctor::DoctorArgs),
     Image(image::ImageArgs),
     Sandbox(sandbox::SandboxArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Doctor(args) => doctor::run(args),
         Command::Image(args) => image::run(args),
         Command::Sandbox(args) => sandbox::run(args),
     }

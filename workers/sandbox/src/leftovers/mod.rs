@@ -226,7 +226,7 @@ impl Search {
     pub fn of_sandboxes(&self) -> Vec<Leftover> {
         // The groups are listed before the notes are read: a sandbox that is made in between has no group in the list.
         let groups = sandboxes::groups(&self.cgroup_name);
-        let scratch = sandboxes::scratch_directories(&self.data_directories);
+        let scratch = sandboxes::scratch_directories(&self.data_directories, &self.run_directory);
         let live = self.live();
         let mut found = sandboxes::processes(&self.cgroup_name, &groups, &live);
         found.extend(sandboxes::dead_groups(&self.cgroup_name, groups, &live));

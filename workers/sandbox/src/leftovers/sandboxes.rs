@@ -94,14 +94,20 @@ fn age(pid: i32) -> Option<Duration> {
     made.elapsed().ok()
 }
 
-/// All scratch directories: `<data directory>/scratch/<sandbox id>`.
-pub(super) fn scratch_directories(data: &[PathBuf]) -> Vec<PathBuf> {
-    data.iter()
+/// All scratch directories: `<data directory>/scratch/<sandbox id>`, and those that notes name.
+pub(super) fn scratch_directories(data: &[PathBuf], run: &Path) -> Vec<PathBuf> {
+    let noted = SandboxRecord::all(run).into_iter().flatten().map(|r| r.scratch).filter(|s| s.is_dir());
+    let mut all: Vec<PathBuf> = data
+        .iter()
         .filter_map(|d| fs::read_dir(d.join("scratch")).ok())
         .flat_map(Iterator::flatten)
         .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
         .map(|e| e.path())
-        .collect()
+        .chain(noted)
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 pub(super) fn dead_scratch(directories: Vec<PathBuf>, live: &Live) -> Vec<Leftover> {

@@ -134,7 +134,8 @@ impl SentryBackend {
         let connection = Connection::new(ours);
         self.configure(&connection, &parts).map_err(|e| explain(e, &parts, &keeper))?;
         keeper.deadline(None);
-        let shared = Shared::new(Arc::clone(&keeper), parts.meter()?).map_err(|e| step("making the controller")(e.into()))?;
+        let shared = Shared::new(Arc::clone(&keeper), parts.meter()?)
+            .map_err(|e| step("making the controller")(e.into()))?;
         Ok(SentrySandbox { id: request.id, limits: request.limits, connection, shared, keeper, parts })
     }
 
