@@ -90,17 +90,19 @@ impl Planner {
         }
     }
 
-    /// The available node with room that has the least memory left over; one that failed the job only if no other
-    /// could ever hold it.
+    /// The available nodes that could hold a job if they were empty, without those that failed it, unless there are no
+    /// others.
+    fn candidates(&self, job: &WaitingJob) -> impl Iterator<Item = (usize, &Node)> {
+        let holds = |node: &Node| node.available && node.could_hold(&job.need);
+        let avoids = |node: &Node| job.avoid.contains(&node.node);
+        let others_exist = self.nodes.iter().any(|node| holds(node) && !avoids(node));
+        self.nodes.iter().enumerate().filter(move |(_, node)| holds(node) && !(others_exist && avoids(node)))
+    }
+
+    /// The candidate with room that has the least memory left over.
     fn choose(&self, job: &WaitingJob) -> Option<usize> {
-        let candidates = |avoiding: bool| {
-            self.nodes.iter().enumerate().filter(move |(index, node)| {
-                node.available && Some(*index) != self.kept && !(avoiding && job.avoid.contains(&node.node))
-            })
-        };
-        let others_exist = candidates(true).any(|(_, node)| node.could_hold(&job.need));
-        candidates(others_exist)
-            .filter(|(_, node)| node.has_room(&job.need))
+        self.candidates(job)
+            .filter(|(index, node)| Some(*index) != self.kept && node.has_room(&job.need))
             .min_by_key(|(_, node)| (node.free_memory(), &node.node))
             .map(|(index, _)| index)
     }
@@ -110,9 +112,8 @@ impl Planner {
         if self.kept.is_some() || self.now.since(job.created) < RESERVE_AFTER {
             return;
         }
-        let holders =
-            self.nodes.iter().enumerate().filter(|(_, node)| node.available && node.could_hold(&job.need));
-        let best = holders.max_by_key(|(_, node)| (node.free_memory(), std::cmp::Reverse(&node.node)));
+        let free = |node: &Node| (node.free_memory(), std::cmp::Reverse(node.node.clone()));
+        let best = self.candidates(job).max_by_key(|(_, node)| free(node));
         self.kept = best.map(|(index, _)| index);
     }
 }

@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio::sync::OnceCell;
 
 use crate::cluster::PrivateCluster;
-use crate::{DatabaseUrls, NewJob, PoolSizes, SecretKey, Store, migrate};
+use crate::{DatabaseUrls, Leader, NewJob, PoolSizes, SecretKey, Store, migrate};
 
 static CLUSTER: OnceCell<TestCluster> = OnceCell::const_new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
@@ -125,6 +125,15 @@ pub async fn test_store() -> Store {
     connect(&test_database().await).await
 }
 
+/// The superuser of the test's cluster, on the database of `urls`: for tests that look beneath the policies.
+///
+/// # Panics
+/// If PostgreSQL can't be started.
+pub async fn superuser_of(urls: &DatabaseUrls) -> sqlx::postgres::PgConnectOptions {
+    let database = urls.owner().get_database().expect("a test's database has a name");
+    test_cluster().await.superuser.clone().database(database)
+}
+
 /// Another store on the same database, as another control process has.
 ///
 /// # Panics
@@ -132,6 +141,14 @@ pub async fn test_store() -> Store {
 pub async fn connect(urls: &DatabaseUrls) -> Store {
     let sizes = PoolSizes { service: 4, scheduler: 4 };
     Store::connect(urls, SecretKey::new(&[42; 32]), sizes).await.expect("connects")
+}
+
+/// A leader that has not asked for the lock.
+///
+/// # Panics
+/// If PostgreSQL can't be reached.
+pub async fn rival_leader(store: &Store) -> Leader {
+    Leader::rival(store.fleet()).await.expect("connects")
 }
 
 /// A tenant that exists.

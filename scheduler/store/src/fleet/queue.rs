@@ -104,6 +104,12 @@ impl FleetStore {
 }
 
 impl Leader {
+    /// A leader beside another one, which the lock forbids: for tests that the claims alone keep jobs apart.
+    pub(crate) async fn rival(store: &FleetStore) -> Result<Self, StoreError> {
+        let connection = store.pool.connect_options().connect().await?;
+        Ok(Self { connection, store: store.clone() })
+    }
+
     /// The first `per_tenant` waiting jobs of each tenant, in the tenant's order.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ statements! { Service:
         SELECT job.*, (SELECT count(*) FROM woken) FROM job");
     JOB_GET = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
     JOB_INLINE_GET = "SELECT inline_bytes FROM jobs WHERE id = $1";
-    JOB_LOCK = "SELECT state, attempt_count, cancel_requested_us FROM jobs WHERE id = $1 FOR UPDATE";
+    JOB_LOCK = "SELECT state, attempt_count, cancel_requested_us FROM jobs WHERE id = $1 FOR NO KEY UPDATE";
     /// Newest first; `$1` is the id before which to start, `$2` the states, `$3` the labels that must be there.
     JOB_LIST = concat!("SELECT ", job_columns!(), " FROM jobs
         WHERE tenant = $5 AND ($1::uuid IS NULL OR id < $1) AND ($2::text[] IS NULL OR state = ANY ($2))

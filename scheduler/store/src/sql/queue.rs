@@ -14,7 +14,7 @@ statements! { Scheduler:
             SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS w (job, node, memory)
         ), picked AS (
             SELECT j.id, w.node, w.memory FROM jobs j JOIN wanted w ON w.job = j.id
-            WHERE j.state = $6 ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+            WHERE j.state = $6 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
         ), claimed AS (
             UPDATE jobs j SET state = $7, attempt_count = attempt_count + 1, token = token + 1,
                 event_seq = event_seq + 1, updated_us = now_us()
@@ -42,7 +42,7 @@ statements! { Scheduler:
             SELECT * FROM unnest($1::uuid[], $2::text[]) AS w (job, reason)
         ), picked AS (
             SELECT j.id, w.reason FROM jobs j JOIN wanted w ON w.job = j.id
-            WHERE j.state = $3 ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+            WHERE j.state = $3 ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
         ), ended AS (
             UPDATE jobs j SET state = $4, reason = p.reason, secrets = NULL, event_seq = event_seq + 1,
                 updated_us = now_us(), ended_us = now_us()

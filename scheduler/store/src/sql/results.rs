@@ -1,11 +1,15 @@
+// Order of locks, everywhere: jobs by id, then leases by job. `locked` takes the second kind before any row changes.
+
 statements! { Scheduler:
     /// Attempts that began: job, attempt, token, from, to, age in microseconds.
     START = "WITH wanted AS (
             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])
                 AS w (job, token, old, new, age)
+        ), locked AS MATERIALIZED (
+            SELECT job FROM leases WHERE job = ANY ($1) ORDER BY job FOR UPDATE
         ), started AS (
             UPDATE jobs j SET state = w.new, event_seq = event_seq + 1, updated_us = now_us()
-            FROM wanted w WHERE j.id = w.job AND j.token = w.token AND j.state = w.old
+            FROM wanted w WHERE j.id = w.job AND j.token = w.token AND j.state = w.old AND (SELECT count(*) FROM locked) > 0
             RETURNING j.id, j.tenant, j.state, j.event_seq, j.attempt_count, j.run_limit_ms, w.age
         ), attempt AS (
             UPDATE attempts a SET started_us = greatest(now_us() - s.age, a.leased_us)
@@ -26,6 +30,8 @@ statements! { Scheduler:
             SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::jsonb[],
                 $7::text[], $8::bigint[], $9::boolean[], $10::boolean[], $11::boolean[])
                 AS w (job, token, old, new, result, outcome, reason, wall, ended, avoid, undelivered)
+        ), locked AS MATERIALIZED (
+            SELECT job FROM leases WHERE job = ANY ($1) ORDER BY job FOR UPDATE
         ), finished AS (
             UPDATE jobs j SET state = w.new, reason = w.reason, event_seq = event_seq + 1, updated_us = now_us(),
                 secrets = CASE WHEN w.ended THEN NULL ELSE j.secrets END,
@@ -34,6 +40,7 @@ statements! { Scheduler:
                 avoid_nodes = CASE WHEN w.avoid THEN array_append(j.avoid_nodes, l.node) ELSE j.avoid_nodes END
             FROM wanted w, leases l
             WHERE j.id = w.job AND j.token = w.token AND j.state = w.old AND l.job = w.job AND l.token = w.token
+                AND (SELECT count(*) FROM locked) > 0
             RETURNING j.id, j.tenant, j.state, j.event_seq, j.attempt_count, j.reason, w.result, w.outcome, w.wall,
                 w.ended
         ), attempt AS (
