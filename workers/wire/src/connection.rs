@@ -186,7 +186,8 @@ fn parse_header(header: [u8; HEADER]) -> Result<(Kind, usize), WireError> {
     Ok((kind, length))
 }
 
-fn encode(frame: &Frame) -> Result<Vec<u8>, WireError> {
+/// The whole frame as bytes, header first.
+pub(crate) fn encode(frame: &Frame) -> Result<Vec<u8>, WireError> {
     let kind = frame.kind();
     let json = |value: &dyn erased::Json| value.to_json().map_err(|_| WireError::Malformed(kind));
     let payload = match frame {

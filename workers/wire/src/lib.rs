@@ -23,6 +23,7 @@
 
 mod connection;
 mod frame;
+pub mod fuzz;
 
 pub use connection::{Connection, Received, WireError};
 pub use frame::{
