@@ -148,6 +148,14 @@ pub(crate) fn reap(pid: i32) {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
 }
 
+/// Reaps a child that has ended or is about to; its exit status, unless a signal killed it.
+pub(crate) fn exit_status(pid: i32) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: `status` is live and ours.
+    let reaped = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
+    (reaped == pid && libc::WIFEXITED(status)).then(|| libc::WEXITSTATUS(status))
+}
+
 /// Takes a copy of another process's descriptor.
 pub(crate) fn steal_fd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: pidfd_getfd takes plain numbers.

@@ -24,7 +24,7 @@ pub struct ZygoteSetup {
     pub cgroup_procs: Vec<OwnedFd>,
     /// Written to `/proc/self/oom_score_adj` (1000 in a sandbox).
     pub oom_score_adj: Option<i32>,
-    /// Resource limits: (RLIMIT_*, soft, hard). RLIMIT_NOFILE must be above [`layout::IMAGE_FD`](crate::layout).
+    /// Resource limits: (RLIMIT_*, soft, hard).
     pub rlimits: Vec<(u32, u64, u64)>,
 }
 
@@ -68,7 +68,7 @@ pub enum Error {
         source: Errno,
     },
     /// The zygote process ended or said something else than a pid.
-    #[error("the zygote has ended: {action}")]
+    #[error("the zygote, or a stub of it, could not {action}")]
     Zygote {
         /// What was tried.
         action: &'static str,

@@ -57,7 +57,9 @@ impl Zygote {
             _ => drop(child),
         }
         let zygote = Self { socket, pid };
-        zygote.read("start it")?;
+        if zygote.read("start").is_err() {
+            return Err(Error::Zygote { action: Step::of_status(host::exit_status(pid)) });
+        }
         let layout =
             read_layout(pid).ok_or(Error::Missing { what: "/proc of the sentry's pid namespace" })?;
         Ok((zygote, layout))
@@ -103,6 +105,34 @@ fn read_layout(pid: i32) -> Option<Layout> {
     })
 }
 
+/// Where the forked child failed: its exit status.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+enum Step {
+    Cgroups = 10,
+    OomScore,
+    NoNewPrivileges,
+    Descriptors,
+    Limits,
+    Execute,
+}
+
+impl Step {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Cgroups, "join its cgroups"),
+        (Self::OomScore, "set its oom_score_adj"),
+        (Self::NoNewPrivileges, "set no_new_privs"),
+        (Self::Descriptors, "arrange its descriptors"),
+        (Self::Limits, "set its resource limits"),
+        (Self::Execute, "execute the stub's program"),
+    ];
+
+    fn of_status(status: Option<i32>) -> &'static str {
+        let failed = Self::ALL.iter().find(|(step, _)| Some(*step as i32) == status);
+        failed.map_or("map its memory and set its signals", |(_, action)| action)
+    }
+}
+
 /// What the forked child does before it becomes the zygote, prepared so that it needs no memory.
 struct Child {
     setup: ZygoteSetup,
@@ -130,35 +160,36 @@ impl Child {
 
     /// In the child: never returns. The exit status says which step failed.
     fn run(self) -> ! {
-        let status = self.become_zygote();
+        let failed = self.become_zygote();
         // SAFETY: _exit takes a plain number.
-        unsafe { libc::_exit(status) }
+        unsafe { libc::_exit(failed as i32) }
     }
 
-    fn become_zygote(&self) -> i32 {
+    fn become_zygote(&self) -> Step {
         for cgroup in &self.setup.cgroup_procs {
             if rustix::io::write(cgroup, b"0").is_err() {
-                return 10;
+                return Step::Cgroups;
             }
         }
         if let Some(adjust) = self.setup.oom_score_adj
             && std::fs::write("/proc/self/oom_score_adj", adjust.to_string()).is_err()
         {
-            return 11;
+            return Step::OomScore;
+        }
+        // SAFETY: plain numbers.
+        if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+            return Step::NoNewPrivileges;
+        }
+        // Before the limits: the image's number may lie above the one for descriptors.
+        if !self.arrange_descriptors() {
+            return Step::Descriptors;
         }
         for (resource, soft, hard) in &self.setup.rlimits {
             let limit = libc::rlimit { rlim_cur: *soft, rlim_max: *hard };
             // SAFETY: `limit` is live and ours.
             if unsafe { libc::setrlimit(*resource, &raw const limit) } != 0 {
-                return 12;
+                return Step::Limits;
             }
-        }
-        // SAFETY: plain numbers.
-        if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-            return 13;
-        }
-        if !self.arrange_descriptors() {
-            return 14;
         }
         let argv = [self.name.as_ptr(), std::ptr::null()];
         let envp = [std::ptr::null::<libc::c_char>()];
@@ -173,7 +204,7 @@ impl Child {
                 libc::AT_EMPTY_PATH,
             );
         }
-        15
+        Step::Execute
     }
 
     /// Leaves the socket and the image open across exec, and nothing else.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bulkhead_platform::layout::{self, IMAGE_FD};
 use bulkhead_platform::{
-    Call, Config, Fault, FileAccess, GuestThread, HostCall, Ran, Registers, ZygoteSetup,
+    Call, Config, Fault, FileAccess, GuestThread, HostCall, Platform, Ran, Registers, ZygoteSetup,
 };
 use support::guest;
 use support::kernel::{End, Mini, Ordinary, Policy, TEST_CALL, boot, run};
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ("tells_of_a_refused_clone", tells_of_a_refused_clone),
         ("tells_of_a_child_that_never_arrives", tells_of_a_child_that_never_arrives),
         ("tells_of_a_failed_start", tells_of_a_failed_start),
+        ("tells_which_step_of_the_zygote_failed", tells_which_step_of_the_zygote_failed),
         ("runs_a_static_libc_program", runs_a_static_libc_program),
         ("runs_a_dynamic_program", runs_a_dynamic_program),
     ])
@@ -225,6 +226,23 @@ fn vfork_borrows_the_thread() {
     let hello = guest::program("hello");
     let (end, printed) = run(Config::default(), Ordinary, &program, &[&hello.display().to_string()]);
     assert_eq!((end, printed.as_str()), (End::Exited(3), "shared 50\nhello vforked\n"));
+}
+
+fn tells_which_step_of_the_zygote_failed() {
+    let start = |zygote| Platform::start(Config { zygote, ..Config::default() });
+    let said = |zygote| start(zygote).err().map(|error| error.to_string()).unwrap_or_default();
+    let no_limit = ZygoteSetup { rlimits: vec![(9999, 0, 0)], ..ZygoteSetup::default() };
+    assert_eq!(said(no_limit), "the zygote, or a stub of it, could not set its resource limits");
+    let no_cgroup = File::open("/dev/null").expect("/dev/null");
+    let no_cgroup = ZygoteSetup { cgroup_procs: vec![no_cgroup.into()], ..ZygoteSetup::default() };
+    assert_eq!(said(no_cgroup), "the zygote, or a stub of it, could not join its cgroups");
+    // As a sandbox sets it up; stubs need few descriptors.
+    let rlimits = vec![(libc::RLIMIT_NOFILE, 64, 64), (libc::RLIMIT_CORE, 1, 1)];
+    let image = File::open(guest::program("hello")).expect("a file");
+    let zygote = ZygoteSetup { oom_score_adj: Some(1000), rlimits, ..ZygoteSetup::default() };
+    let config = Config { zygote, public_image: Some(image.into()), ..Config::default() };
+    let (end, _) = run(config, Ordinary, &guest::program("hello"), &["world"]);
+    assert_eq!(end, End::Exited(3));
 }
 
 const LIBC_PRINTS: &str = "child 11\ntotal 330000 sum 810 mine 11 big 1 status 5\n";
