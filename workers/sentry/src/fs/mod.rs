@@ -17,5 +17,9 @@ pub mod pipe;
 pub mod proc;
 pub mod regular;
 pub mod scratch;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timerfd;
 pub mod transfer;

@@ -15,7 +15,9 @@ pub struct RegularFile;
 impl RegularFile {
     fn after_write(file: &OpenFile) {
         let inode = file.inode();
-        inode.lose_set_id();
+        if !file.keeps_set_id() {
+            inode.lose_set_id();
+        }
         inode.touch();
         inotify::notify(file.dentry(), inotify::IN_MODIFY);
     }

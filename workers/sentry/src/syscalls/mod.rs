@@ -15,6 +15,8 @@ mod sched;
 mod signal;
 mod socket;
 mod table;
+#[cfg(test)]
+mod tests;
 mod time;
 mod usage;
 mod wait;

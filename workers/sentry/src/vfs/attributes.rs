@@ -163,7 +163,7 @@ impl Vfs {
     ///
     /// # Errors
     /// EISDIR, EINVAL, ETXTBSY, EFBIG, ENOSPC.
-    pub fn truncate(&self, dentry: &Arc<Dentry>, size: u64) -> Result<(), Errno> {
+    pub fn truncate(&self, caller: &Caller, dentry: &Arc<Dentry>, size: u64) -> Result<(), Errno> {
         let inode = dentry.inode();
         let content = match &inode.body {
             Body::Regular(content) => content,
@@ -171,7 +171,9 @@ impl Vfs {
             _ => return Err(Errno::EINVAL),
         };
         content.truncate(size)?;
-        inode.lose_set_id();
+        if !caller.credentials.can(Capability::Fsetid) {
+            inode.lose_set_id();
+        }
         inode.touch();
         inotify::notify(dentry, inotify::IN_MODIFY);
         Ok(())

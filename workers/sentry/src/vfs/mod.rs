@@ -22,6 +22,8 @@ mod open_file;
 pub mod permission;
 mod rename;
 mod table;
+#[cfg(test)]
+mod tests;
 mod virtual_nodes;
 mod walk;
 mod xattr;

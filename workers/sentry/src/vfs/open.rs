@@ -8,7 +8,7 @@ use super::flags::{
 };
 use super::permission::{MAY_EXEC, MAY_READ, MAY_WRITE, check, check_creation, is_owner, new_meta};
 use super::walk::{Last, child, walk_to_create};
-use super::{Body, Caller, Dentry, Inode, Kind, OpenFile, Vfs, WalkFlags, walk};
+use super::{Body, Caller, Capability, Dentry, Inode, Kind, OpenFile, Vfs, WalkFlags, walk};
 use crate::errno::Errno;
 use crate::fs::content::Content;
 use crate::fs::inotify;
@@ -86,9 +86,6 @@ impl Vfs {
         let follow = how.flags & O_NOFOLLOW == 0 && !exclusive;
         let walk = WalkFlags { follow, resolve: how.resolve, empty: false };
         let (last, found) = walk_to_create(caller, base, path, walk)?;
-        if last.slash && last.is_name() {
-            return Err(Errno::EISDIR);
-        }
         let dentry = match found {
             Some(_) if exclusive => return Err(Errno::EEXIST),
             Some(dentry) => dentry,
@@ -96,7 +93,7 @@ impl Vfs {
                 let (dentry, created) = self.create_regular(caller, &last, how.mode)?;
                 if created {
                     // Its creator may open it however it likes, whatever the mode.
-                    return Self::open_unchecked(&dentry, how.flags);
+                    return Self::open_as(caller, &dentry, how.flags);
                 }
                 if exclusive {
                     return Err(Errno::EEXIST);
@@ -158,7 +155,7 @@ impl Vfs {
         let name = format!("#{}", inode.number);
         let dentry = Dentry::new(Some(directory), name.as_bytes(), inode);
         dentry.mark_unlinked();
-        Self::open_unchecked(&dentry, how.flags & !O_TMPFILE)
+        Self::open_as(caller, &dentry, how.flags & !O_TMPFILE)
     }
 
     /// Opens what a walk has found, with permission checks.
@@ -194,7 +191,20 @@ impl Vfs {
         if flags & O_NOATIME != 0 && !inode.with_meta(|meta| is_owner(meta, &caller.credentials)) {
             return Err(Errno::EPERM);
         }
-        Self::open_unchecked(dentry, flags)
+        Self::open_as(caller, dentry, flags)
+    }
+
+    /// Opens without permission checks, for somebody.
+    fn open_as(caller: &Caller, dentry: &Arc<Dentry>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
+        let mode = dentry.inode().with_meta(|meta| meta.mode);
+        let file = Self::open_unchecked(dentry, flags)?;
+        if caller.credentials.can(Capability::Fsetid) {
+            file.keep_set_id();
+            if mode & 0o6000 != 0 && flags & O_TRUNC != 0 {
+                dentry.inode().change(|meta| meta.mode = mode);
+            }
+        }
+        Ok(file)
     }
 
     /// Opens without permission checks.

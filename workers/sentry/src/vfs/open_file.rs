@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::flags::{O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR, O_WRONLY, SETTABLE_FLAGS};
 use super::{Dentry, Inode};
@@ -140,6 +140,8 @@ pub struct OpenFile {
     /// F_SETOWN's process (negative: group), and F_SETSIG's signal in the upper half.
     owner: AtomicU64,
     counts_as_writer: bool,
+    /// Its writes leave set-user and set-group bits alone (CAP_FSETID of whoever opened it).
+    keeps_set_id: AtomicBool,
     object: Box<dyn File>,
 }
 
@@ -166,6 +168,7 @@ impl OpenFile {
             position: Mutex::new(0),
             owner: AtomicU64::new(0),
             counts_as_writer,
+            keeps_set_id: AtomicBool::new(false),
             object,
         }
     }
@@ -224,6 +227,16 @@ impl OpenFile {
     /// Whether it may be written.
     pub fn may_write(&self) -> bool {
         matches!(self.flags() & (O_ACCMODE | O_PATH), O_WRONLY | O_RDWR)
+    }
+
+    /// Says that writes leave set-user and set-group bits alone.
+    pub fn keep_set_id(&self) {
+        self.keeps_set_id.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether writes leave set-user and set-group bits alone.
+    pub fn keeps_set_id(&self) -> bool {
+        self.keeps_set_id.load(Ordering::Relaxed)
     }
 
     /// F_GETOWN's value and F_GETSIG's signal.

@@ -35,12 +35,11 @@ impl Vfs {
         if !Arc::ptr_eq(&old.directory.inode().fs, &new.directory.inode().fs) {
             return Err(Errno::EXDEV);
         }
-        if !old.is_name() || !new.is_name() {
-            return Err(if flags & RENAME_NOREPLACE != 0 && !new.is_name() {
-                Errno::EEXIST
-            } else {
-                Errno::EBUSY
-            });
+        if !old.is_name() {
+            return Err(Errno::EBUSY);
+        }
+        if !new.is_name() {
+            return Err(if flags & RENAME_NOREPLACE != 0 { Errno::EEXIST } else { Errno::EBUSY });
         }
         if new.name.len() > super::flags::NAME_MAX || old.name.len() > super::flags::NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
@@ -50,6 +49,9 @@ impl Vfs {
         let victim = child(&new.directory, &new.name)?;
         if victim.is_some() && flags & RENAME_NOREPLACE != 0 {
             return Err(Errno::EEXIST);
+        }
+        if victim.is_none() && flags & RENAME_EXCHANGE != 0 {
+            return Err(Errno::ENOENT);
         }
         check_slashes(&old, &new, &source, victim.as_ref(), flags)?;
         check_loops(&old, &new, &source, victim.as_ref(), flags)?;
@@ -97,8 +99,6 @@ impl Vfs {
                 (true, true) if !super::list::is_empty(victim)? => return Err(Errno::ENOTEMPTY),
                 _ => {}
             }
-        } else if exchange {
-            return Err(Errno::ENOENT);
         }
         let moves = !Arc::ptr_eq(&old.directory, &new.directory);
         if moves && is_directory {
@@ -181,11 +181,12 @@ fn check_slashes(
     victim: Option<&Arc<Dentry>>,
     flags: u32,
 ) -> Result<(), Errno> {
-    if !source.inode().is_directory() {
-        let exchange = flags & RENAME_EXCHANGE != 0;
-        if old.slash || new.slash && (!exchange || victim.is_none_or(|v| !v.inode().is_directory())) {
-            return Err(Errno::ENOTDIR);
-        }
+    let exchange = flags & RENAME_EXCHANGE != 0;
+    if exchange && new.slash && victim.is_some_and(|victim| !victim.inode().is_directory()) {
+        return Err(Errno::ENOTDIR);
+    }
+    if !source.inode().is_directory() && (old.slash || new.slash && !exchange) {
+        return Err(Errno::ENOTDIR);
     }
     Ok(())
 }

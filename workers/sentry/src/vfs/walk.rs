@@ -126,6 +126,10 @@ pub(super) fn walk_to_create(
     let mut walk = Walk::begin(caller, base, path, flags)?;
     loop {
         let last = walk.to_last()?;
+        if last.slash && last.is_name() {
+            // Whatever is there: a file can't be made under such a name.
+            return Err(Errno::EISDIR);
+        }
         if !last.is_name() {
             let here = walk.step(&last.name)?;
             return Ok((last, here));

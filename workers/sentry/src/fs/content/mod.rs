@@ -6,6 +6,8 @@
 
 mod blocks;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -178,7 +178,7 @@ pub(super) fn stat(view: &View) -> Result<Vec<u8>, Errno> {
     // rsslim, then addresses that only the owner may see, then signals.
     let _infallible = write!(
         text,
-        " {} 1 1 0 0 0 {} {} {} {} {} 0 0 {} 0 0 0 0 0 0 0 0 0 0 0 0 0",
+        " {} 1 1 0 0 0 {} {} {} {} {} 0 0 {} 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
         u64::MAX,
         task.pending & 0x7fff_ffff,
         task.blocked & 0x7fff_ffff,

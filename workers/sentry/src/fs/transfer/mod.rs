@@ -5,6 +5,8 @@
 
 mod collect;
 mod glob;
+#[cfg(test)]
+mod tests;
 mod unpack;
 
 use std::io::{self, Read};

@@ -262,8 +262,9 @@ fn write_all(
         match step {
             Ok((wrote, wanted)) => {
                 cx.call.progress += wrote as u64;
+                let limited = allowed < total - done && wrote >= allowed;
                 let done = done + wrote;
-                if done >= total || allowed < total && done >= allowed {
+                if done >= total || limited {
                     return Ok(done);
                 }
                 if wrote < wanted && file.ops().seekable() {

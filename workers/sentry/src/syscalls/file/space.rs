@@ -73,7 +73,7 @@ fn truncate(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     check(dentry.inode(), &caller.credentials, MAY_WRITE)?;
     check_size(cx, size as i64)?;
     dentry.inode().begin_write()?;
-    let result = cx.kernel.vfs().truncate(&dentry, size);
+    let result = cx.kernel.vfs().truncate(&caller, &dentry, size);
     dentry.inode().end_write();
     result?;
     Ok(0)
@@ -86,7 +86,7 @@ fn ftruncate(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     check_size(cx, size as i64)?;
-    cx.kernel.vfs().truncate(file.dentry(), size)?;
+    cx.kernel.vfs().truncate(&caller(cx), file.dentry(), size)?;
     Ok(0)
 }
 

@@ -1,12 +1,15 @@
-//! Waiting for several files: poll, select, epoll; and files that only wait: eventfd, timerfd.
+//! Waiting for several files: poll, select, epoll; and files that only wait: eventfd, timerfd, signalfd, inotify.
 
 mod epoll;
 mod poll;
 mod select;
+mod signalfd;
 mod special;
 mod timeout;
+mod watch;
 
 use super::Entry;
 
 /// The lists of this folder's families.
-pub(super) const FAMILIES: &[&[Entry]] = &[epoll::TABLE, poll::TABLE, select::TABLE, special::TABLE];
+pub(super) const FAMILIES: &[&[Entry]] =
+    &[epoll::TABLE, poll::TABLE, select::TABLE, signalfd::TABLE, special::TABLE, watch::TABLE];

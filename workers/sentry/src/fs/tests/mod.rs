@@ -1,0 +1,4 @@
+//! Tests of several kinds of files.
+
+mod pipe;
+mod proc;
