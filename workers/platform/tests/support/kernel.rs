@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
@@ -14,33 +13,10 @@ use bulkhead_platform::{
 };
 
 use super::loader;
+pub use super::policy::{Ordinary, Policy};
 
 /// Calls that tests invent: they mean nothing to the host.
 pub const TEST_CALL: u64 = 5000;
-
-/// What a test wants to decide by itself; each answers whether it has dealt with the stop.
-pub trait Policy: Send + Sync {
-    fn call(&self, _kernel: &Mini, _thread: &Arc<GuestThread>, _call: &Call) -> bool {
-        false
-    }
-    fn trapped(&self, _kernel: &Mini, _thread: &Arc<GuestThread>, _call: &Call, _regs: &Registers) -> bool {
-        false
-    }
-    fn fault(&self, _kernel: &Mini, _thread: &Arc<GuestThread>, _fault: &Fault, _regs: &Registers) -> bool {
-        false
-    }
-    fn interrupted(&self, _k: &Mini, _t: &Arc<GuestThread>, _r: &Registers, _call: Option<Call>) -> bool {
-        false
-    }
-    fn ran(&self, _kernel: &Mini, _thread: &Arc<GuestThread>, _ran: &Ran) -> bool {
-        false
-    }
-}
-
-/// Decides nothing.
-pub struct Ordinary;
-
-impl Policy for Ordinary {}
 
 /// How a guest process ended, as wait4 tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +29,8 @@ pub struct Process {
     pub pid: u64,
     parent: u64,
     stub: Option<Arc<Stub>>,
-    exit: Option<End>,
-    end: Option<End>,
+    pub(super) exit: Option<End>,
+    pub(super) end: Option<End>,
     reaped: bool,
 }
 
@@ -67,19 +43,19 @@ struct Expected {
 }
 
 /// What hangs on a guest thread.
-struct Task {
-    process: u64,
-    tid: u64,
-    clear_tid: Mutex<Option<u64>>,
-    rseq: Mutex<Option<(u64, u32, u32)>>,
+pub(super) struct Task {
+    pub(super) process: u64,
+    pub(super) tid: u64,
+    pub(super) clear_tid: Mutex<Option<u64>>,
+    pub(super) rseq: Mutex<Option<(u64, u32, u32)>>,
     /// A vfork child: whose thread it borrows, and with which registers that goes on.
-    lender: Option<(Arc<Task>, Registers)>,
+    pub(super) lender: Option<(Arc<Task>, Registers)>,
 }
 
 #[derive(Default)]
-struct State {
-    next: u64,
-    processes: HashMap<u64, Process>,
+pub(super) struct State {
+    pub(super) next: u64,
+    pub(super) processes: HashMap<u64, Process>,
     expected: HashMap<u64, Expected>,
     waiters: VecDeque<(u64, Arc<GuestThread>, Registers)>,
     files: Vec<Option<Arc<File>>>,
@@ -105,7 +81,7 @@ impl State {
 pub struct Mini {
     pub platform: OnceLock<Arc<Platform>>,
     policy: Box<dyn Policy>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     changed: Condvar,
     pub output: Mutex<Vec<u8>>,
     /// Remarks of policies, in order.
@@ -313,144 +289,6 @@ impl Mini {
         }
     }
 
-    /// The child borrows the parent's host thread.
-    fn vfork(&self, thread: &Arc<GuestThread>, regs: &Registers) {
-        let lender = task(thread);
-        let id = {
-            let mut state = self.state.lock().expect("state");
-            state.next += 1;
-            let id = state.next;
-            state.processes.insert(id, Process::new(id, lender.process));
-            id
-        };
-        let parent = Registers { rax: id, ..*regs };
-        let borrower = Task {
-            process: id,
-            tid: id,
-            clear_tid: Mutex::new(None),
-            rseq: Mutex::new(None),
-            lender: Some((lender, parent)),
-        };
-        thread.attach(Arc::new(borrower));
-        thread.resume(&Registers { rax: 0, ..*regs });
-    }
-
-    fn execve(&self, thread: &Arc<GuestThread>, call: &Call) {
-        let path = thread.memory().read_cstr(call.args[0], 4096).expect("a path");
-        let mut argv = Vec::new();
-        for n in 1..16 {
-            let mut pointer = [0; 8];
-            thread.memory().read(call.args[1] + 8 * n, &mut pointer).expect("argv");
-            match u64::from_le_bytes(pointer) {
-                0 => break,
-                at => argv.push(
-                    String::from_utf8(thread.memory().read_cstr(at, 4096).expect("argv")).expect("text"),
-                ),
-            }
-        }
-        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-        let task = task(thread);
-        self.exec(task.process, Path::new(&String::from_utf8(path).expect("text")), &argv);
-        match &task.lender {
-            Some((parent, registers)) => {
-                thread.attach(parent.clone());
-                thread.resume(registers);
-            }
-            None => thread.stub().kill(),
-        }
-    }
-
-    fn exit_group(&self, thread: &Arc<GuestThread>, status: u64) {
-        let task = task(thread);
-        let exit = End::Exited((status & 0xff) as i32);
-        if let Some(process) = self.state.lock().expect("state").processes.get_mut(&task.process) {
-            process.exit = Some(exit);
-            if task.lender.is_some() {
-                process.end = Some(exit);
-            }
-        }
-        if task.lender.is_some() {
-            thread.redirect();
-        } else {
-            thread.stub().kill();
-        }
-    }
-
-    /// What the test programs and the C library need.
-    fn serve(&self, thread: &Arc<GuestThread>, call: &Call) -> i64 {
-        let [a0, a1, a2, a3, ..] = call.args;
-        let memory = thread.memory();
-        let errno = |number: i32| -i64::from(number);
-        match call.nr as i64 {
-            libc::SYS_write => {
-                let mut bytes = vec![0; (a2 as usize).min(1 << 16)];
-                let got = memory.read_some(a1, &mut bytes);
-                if got == 0 && a2 > 0 {
-                    return errno(libc::EFAULT);
-                }
-                self.output.lock().expect("output").extend_from_slice(&bytes[..got]);
-                got as i64
-            }
-            libc::SYS_writev => {
-                let mut total = 0;
-                for n in 0..a2.min(16) {
-                    let mut vector = [0; 16];
-                    if memory.read(a1 + 16 * n, &mut vector).is_err() {
-                        return errno(libc::EFAULT);
-                    }
-                    let word = |at: usize| u64::from_le_bytes(vector[at..at + 8].try_into().expect("8"));
-                    let mut bytes = vec![0; (word(8) as usize).min(1 << 16)];
-                    let got = memory.read_some(word(0), &mut bytes);
-                    self.output.lock().expect("output").extend_from_slice(&bytes[..got]);
-                    total += got as i64;
-                }
-                total
-            }
-            libc::SYS_openat => match memory.read_cstr(a1, 4096) {
-                Ok(path) => self.open(&String::from_utf8_lossy(&path)),
-                Err(error) => errno(error.raw_os_error()),
-            },
-            libc::SYS_read | libc::SYS_pread64 => {
-                let Some(file) = self.file(a0) else { return errno(libc::EBADF) };
-                let mut bytes = vec![0; (a2 as usize).min(1 << 16)];
-                // Reads of the tests' programs begin at the start of the file.
-                let offset = if call.nr == libc::SYS_pread64 as u64 { a3 } else { 0 };
-                let got = file.read_at(&mut bytes, offset).unwrap_or(0);
-                memory.write_some(a1, &bytes[..got]) as i64
-            }
-            libc::SYS_newfstatat | libc::SYS_fstat => {
-                let (fd, into) = if call.nr == libc::SYS_fstat as u64 { (a0, a1) } else { (a0, a2) };
-                let Some(file) = self.file(fd) else { return errno(libc::ENOENT) };
-                let data = file.metadata().expect("metadata");
-                let mut stat = [0u8; 144];
-                stat[..8].copy_from_slice(&data.dev().to_le_bytes());
-                stat[8..16].copy_from_slice(&data.ino().to_le_bytes());
-                stat[24..28].copy_from_slice(&data.mode().to_le_bytes());
-                stat[48..56].copy_from_slice(&data.size().to_le_bytes());
-                stat[56..64].copy_from_slice(&4096u64.to_le_bytes());
-                memory.write(into, &stat).map_or(errno(libc::EFAULT), |()| 0)
-            }
-            libc::SYS_close => 0,
-            libc::SYS_getpid => task(thread).process as i64,
-            libc::SYS_gettid => task(thread).tid as i64,
-            libc::SYS_set_tid_address => {
-                *task(thread).clear_tid.lock().expect("task") = Some(a0);
-                task(thread).tid as i64
-            }
-            libc::SYS_set_robust_list | libc::SYS_rt_sigaction | libc::SYS_rt_sigprocmask => 0,
-            libc::SYS_prlimit64 => errno(libc::EPERM),
-            libc::SYS_getrandom => memory.write_some(a0, &vec![0x5a; (a1 as usize).min(256)]) as i64,
-            _ => errno(libc::ENOSYS),
-        }
-    }
-
-    fn open(&self, path: &str) -> i64 {
-        let Ok(file) = File::open(path) else { return -i64::from(libc::ENOENT) };
-        let mut state = self.state.lock().expect("state");
-        state.files.push(Some(Arc::new(file)));
-        state.files.len() as i64 - 1
-    }
-
     pub fn file(&self, fd: u64) -> Option<Arc<File>> {
         self.state.lock().expect("state").files.get(fd as usize).cloned().flatten()
     }
@@ -478,7 +316,7 @@ impl Mini {
 }
 
 impl Process {
-    fn new(pid: u64, parent: u64) -> Self {
+    pub(super) fn new(pid: u64, parent: u64) -> Self {
         Self { pid, parent, stub: None, exit: None, end: None, reaped: false }
     }
 }
@@ -495,7 +333,7 @@ impl Task {
     }
 }
 
-fn task(thread: &GuestThread) -> Arc<Task> {
+pub(super) fn task(thread: &GuestThread) -> Arc<Task> {
     thread.attached().expect("a task").downcast().expect("a task")
 }
 

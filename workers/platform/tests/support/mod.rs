@@ -1,10 +1,12 @@
 //! Runs tests that need a process of their own, and the small kernel that they share.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses a part")]
 
 pub mod guest;
 pub mod kernel;
 pub mod loader;
+mod policy;
+mod serve;
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
