@@ -130,9 +130,9 @@ impl FdTable {
         if number as u64 >= limit || number >= MAX_DESCRIPTORS {
             return Err(Errno::EBADF);
         }
-        let mut inner = self.inner.lock();
-        let old = inner.put(number, Slot { file, close_on_exec });
-        Ok(old.map(|slot| slot.file))
+        let old = self.inner.lock().put(number, Slot { file, close_on_exec }).map(|slot| slot.file);
+        old.iter().for_each(|file| self.closed(file));
+        Ok(old)
     }
 
     /// Takes a descriptor out.
@@ -141,15 +141,28 @@ impl FdTable {
     /// EBADF.
     pub fn close(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let number = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.inner.lock().take(number).map(|slot| slot.file).ok_or(Errno::EBADF)
+        let file = self.inner.lock().take(number).map(|slot| slot.file).ok_or(Errno::EBADF)?;
+        self.closed(&file);
+        Ok(file)
+    }
+
+    /// A process that closes any descriptor of a file loses its POSIX locks on it.
+    fn closed(&self, file: &OpenFile) {
+        if let Some(extra) = file.inode().extra_if_any() {
+            extra.locks.release_process(self.id);
+        }
     }
 
     /// Takes out all descriptors of `first..=last` (close_range).
     pub fn close_range(&self, first: u32, last: u32) -> Vec<Arc<OpenFile>> {
-        let mut inner = self.inner.lock();
-        let end = (last as usize).saturating_add(1).min(inner.slots.len());
-        let numbers = first as usize..end;
-        numbers.filter_map(|number| inner.take(number)).map(|slot| slot.file).collect()
+        let files: Vec<Arc<OpenFile>> = {
+            let mut inner = self.inner.lock();
+            let end = (last as usize).saturating_add(1).min(inner.slots.len());
+            let numbers = first as usize..end;
+            numbers.filter_map(|number| inner.take(number)).map(|slot| slot.file).collect()
+        };
+        files.iter().for_each(|file| self.closed(file));
+        files
     }
 
     /// Marks all descriptors of `first..=last` close-on-exec.
@@ -165,11 +178,15 @@ impl FdTable {
 
     /// Takes out what exec closes.
     pub fn close_on_exec(&self) -> Vec<Arc<OpenFile>> {
-        let mut inner = self.inner.lock();
-        let marked: Vec<usize> = (0..inner.slots.len())
-            .filter(|n| inner.slots[*n].as_ref().is_some_and(|slot| slot.close_on_exec))
-            .collect();
-        marked.into_iter().filter_map(|number| inner.take(number)).map(|slot| slot.file).collect()
+        let files: Vec<Arc<OpenFile>> = {
+            let mut inner = self.inner.lock();
+            let marked: Vec<usize> = (0..inner.slots.len())
+                .filter(|n| inner.slots[*n].as_ref().is_some_and(|slot| slot.close_on_exec))
+                .collect();
+            marked.into_iter().filter_map(|number| inner.take(number)).map(|slot| slot.file).collect()
+        };
+        files.iter().for_each(|file| self.closed(file));
+        files
     }
 
     /// Takes out everything: the process has ended.
@@ -208,6 +225,13 @@ impl FdTable {
     /// How many numbers the table has room for now (FDSize of /proc/PID/status).
     pub fn size(&self) -> usize {
         self.inner.lock().slots.len().next_power_of_two().max(64)
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        // The process has ended, or left the table: its locks go with its descriptors.
+        drop(self.clear());
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) fn walk_to_last(
     }
     let flags = WalkFlags { follow: true, resolve, empty: false };
     let mut walk = Walk::begin(caller, base, path, flags)?;
-    walk.to_last()
+    walk.reach_last()
 }
 
 /// Walks to the last name, following links as the last name too: for O_CREAT. Answers the dentry if it exists.
@@ -125,7 +125,7 @@ pub(super) fn walk_to_create(
     }
     let mut walk = Walk::begin(caller, base, path, flags)?;
     loop {
-        let last = walk.to_last()?;
+        let last = walk.reach_last()?;
         if last.slash && last.is_name() {
             // Whatever is there: a file can't be made under such a name.
             return Err(Errno::EISDIR);
@@ -242,7 +242,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks up to the last name.
-    fn to_last(&mut self) -> Result<Last, Errno> {
+    fn reach_last(&mut self) -> Result<Last, Errno> {
         loop {
             let Some(name) = self.todo.pop_front() else {
                 return Ok(Last { directory: self.at.clone(), name: Vec::new(), slash: self.slash });

@@ -7,7 +7,6 @@ use crate::errno::Errno;
 use crate::kernel::{Ctx, Resource};
 use crate::syscalls::Entry;
 use crate::vfs::flags::O_CLOEXEC;
-use crate::vfs::{FdTable, OpenFile};
 
 pub(super) const TABLE: &[Entry] = &[
     Entry::full(3, "close", close),
@@ -21,17 +20,8 @@ const CLOSE_RANGE_UNSHARE: u32 = 2;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
 fn close(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    let files = cx.files();
-    let file = files.close(args.int(0))?;
-    closed(&files, &file);
+    drop(cx.files().close(args.int(0))?);
     Ok(0)
-}
-
-/// A process that closes any descriptor of a file loses its POSIX locks on it.
-fn closed(files: &FdTable, file: &Arc<OpenFile>) {
-    if let Some(extra) = file.inode().extra_if_any() {
-        extra.locks.release_process(files.id());
-    }
 }
 
 fn dup(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
@@ -60,10 +50,7 @@ fn dup3(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
 fn replace(cx: &mut Ctx<'_>, old: i32, new: i32, close_on_exec: bool) -> SysResult {
     let files = cx.files();
     let file = files.get(old)?;
-    let before = files.install_at(file, new, close_on_exec, cx.limit(Resource::OpenFiles))?;
-    if let Some(before) = before {
-        closed(&files, &before);
-    }
+    drop(files.install_at(file, new, close_on_exec, cx.limit(Resource::OpenFiles))?);
     Ok(new as u64)
 }
 
@@ -80,9 +67,7 @@ fn close_range(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
         files.mark_range(first, last);
     } else {
-        for file in files.close_range(first, last) {
-            closed(&files, &file);
-        }
+        drop(files.close_range(first, last));
     }
     Ok(0)
 }

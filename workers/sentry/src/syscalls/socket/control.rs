@@ -91,7 +91,7 @@ pub(super) fn build(
 ) -> (Vec<u8>, bool) {
     let mut out = Vec::new();
     let mut cut = false;
-    let mut put = |kind: i32, data: &[u8], out: &mut Vec<u8>| {
+    let put = |kind: i32, data: &[u8], out: &mut Vec<u8>| {
         out.extend_from_slice(&((HEADER + data.len()) as u64).to_le_bytes());
         out.extend_from_slice(&SOL_SOCKET.to_le_bytes());
         out.extend_from_slice(&kind.to_le_bytes());

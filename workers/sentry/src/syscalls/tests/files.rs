@@ -131,6 +131,20 @@ fn locks_wait_and_go_with_a_close() {
     let waiting = guest.wait("flock", &[b, LOCK_EX]);
     guest.call("close", &[a]).unwrap();
     assert_eq!(guest.finish(waiting), 0);
+    // Record locks are the process's: they go with any of its descriptors, and with the process.
+    let table = |guest: &Guest| std::sync::Arc::new(guest.task.files().fork());
+    const F_SETLK: u64 = 6;
+    let lock = guest.put(&[1i16.to_le_bytes().to_vec(), vec![0; 30]].concat());
+    assert_eq!(guest.call("fcntl", &[b, F_SETLK, lock]), Ok(0));
+    let mine = guest.task.set_files(table(&guest));
+    assert_eq!(guest.call("fcntl", &[b, F_SETLK, lock]), Err(Errno::EAGAIN));
+    let twin = mine.get(b as i32).unwrap();
+    let fd = mine.install(twin, false, 100).unwrap();
+    drop(mine.close(fd));
+    assert_eq!(guest.call("fcntl", &[b, F_SETLK, lock]), Ok(0));
+    drop(guest.task.set_files(table(&guest)));
+    assert_eq!(guest.call("fcntl", &[b, F_SETLK, lock]), Ok(0));
+    drop(mine);
 }
 
 #[test]
