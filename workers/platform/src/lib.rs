@@ -62,6 +62,27 @@
 //! In `interrupted` after a kick, a thread that waited in a native futex has rip at its `syscall` instruction and
 //! rax = the call's number, as Linux restarts it; a timed wait has already returned EINTR.
 //!
+//! # What keeps a guest in
+//! Stub code, its slot and its frames are the guest's to change at any time; nothing here trusts them. Each rule
+//! has a hostile guest in `tests/hostile` that is contained by it and gets out when the test switches it off.
+//! | rule | where | without it a guest |
+//! |---|---|---|
+//! | a call of stub code needs a command outstanding, with exactly its arguments | `consent` | clones and opens through the handler |
+//! | who notifies is what the host's kernel says | `listener` | has the sentry write into another process |
+//! | CONTINUE only for calls that memory can't change | `injection` | changes a path after it was checked |
+//! | injected descriptors have the rights of the guest's file, and are regular files | `injection` | makes a read-only mapping writable |
+//! | mremap that grows is notified | `filter` | sees what lies behind its file |
+//! | other system call tables are notified first | `filter` | makes 32-bit calls under 64-bit numbers |
+//! | what is on no list is notified; arguments of native calls are checked | `filter` | calls the host |
+//! | clone, exec and their kin are trapped | `filter` | forks without the sentry |
+//!
+//! A sibling thread can still move a file mapping under an mremap that was found to be anonymous. It gains
+//! nothing as long as every injected file is one that the guest may see whole: its own host file, or the public
+//! image. Never inject a part of a file whose other parts are secret.
+//!
+//! Needs Linux 6.6 (wake-ups on the same core) and a kernel whose RECV returns when a listener's last process
+//! dies, FSGSBASE, and `/proc` of the sentry's own pid namespace.
+//!
 //! # Lock order
 //! platform's own locks are leaves: no callback is made, no answer is sent and no guest memory is touched under
 //! one of them, except that a stub's process is kept from being reaped while its memory is accessed.
