@@ -7,7 +7,7 @@ static int main_(int argc, char **argv)
 {
 	int jump = argc > 1;
 	i64 last = 0;
-	for (int i = 0; i < (jump ? 60 : 2000); i++) {
+	for (int i = 0; i < (jump ? 60 : 50000); i++) {
 		i64 pid = jump ? from_stub(SYS_clone, 0x8000 | 17, 0, 0, 0, 0, 0) : sys(SYS_fork, 0, 0, 0, 0, 0, 0);
 		if (pid == 0 && jump)
 			for (;;)
