@@ -15,6 +15,9 @@ use crate::registry::{Assignment, NodeCommand, Session};
 /// How many waiting jobs of each tenant a plan looks at: more than fit into the gaps that one look finds.
 const HEADS_PER_TENANT: u32 = 64;
 
+/// Between two samples of what runs, for the ledger: a fraction of what fades or matters.
+const SAMPLE: Duration = Duration::from_millis(500);
+
 /// The dispatcher's state between looks; a new leader starts with everyone's use forgotten.
 #[derive(Default)]
 pub(crate) struct Dispatcher {
@@ -31,12 +34,13 @@ impl Dispatcher {
             return Ok(false);
         }
         let usage = leader.node_usage(KNOWN_FOR).await?;
-        let tenants = leader.tenant_usage().await?;
         // Which connections the plan is for: a node that connects anew meanwhile gets nothing of it.
         let sessions = intake.registry.available();
         let Some(now) = usage.first().map(|node| node.now) else { return Ok(false) };
         let nodes: Vec<Node> = usage.iter().map(|node| placement_node(node, &sessions)).collect();
-        self.charge(&tenants, &nodes, now);
+        if self.charged.is_none_or(|before| now.since(before) >= SAMPLE) {
+            self.charge(&leader.tenant_usage().await?, &nodes, now);
+        }
         let snapshot = Snapshot {
             queue: heads.into_iter().map(waiting_job).collect(),
             nodes,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bulkhead_types::TenantId;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, PgTransaction};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgPool, PgTransaction};
 
 use crate::fleet::FleetStore;
 use crate::notify::Notifier;
@@ -16,6 +16,9 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations"
 
 /// How long a call waits for a connection of the pool before it is [`StoreError::Unavailable`].
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is asked whether it lives before it is used: less than any restart of the
+/// database takes, so that one that has died with it is never handed out; busy ones save the round trip.
+const FRESH: Duration = Duration::from_millis(100);
 
 /// How to reach one database as each of the three roles.
 #[derive(Debug, Clone)]
@@ -122,6 +125,13 @@ impl Store {
                 .max_connections(size)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .idle_timeout(Duration::from_secs(300))
+                .test_before_acquire(false)
+                .before_acquire(|connection, meta| {
+                    Box::pin(async move {
+                        // A connection that does not answer is thrown away and another one taken.
+                        Ok(meta.idle_for < FRESH || connection.ping().await.is_ok())
+                    })
+                })
                 .connect_with(options.clone().application_name(name))
         };
         let key = Arc::new(key);
