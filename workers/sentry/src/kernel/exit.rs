@@ -160,13 +160,11 @@ fn tell_parent(kernel: &Arc<Kernel>, pid: Pid) {
         let tree = kernel.tree.lock();
         let Some(node) = tree.node(pid) else { return };
         let State::Zombie(ending, time) = node.state else { return };
-        (
-            node.process.clone(),
-            tree.process(node.parent),
-            node.adopted && node.parent == FIRST_PID,
-            ending,
-            time,
-        )
+        let parent = tree.process(node.parent);
+        // A first process that asks for orphans wants to wait for them.
+        let asks = parent.as_ref().is_some_and(|parent| parent.is_subreaper.load(Ordering::Relaxed));
+        let adopted = node.adopted && node.parent == FIRST_PID && !asks;
+        (node.process.clone(), parent, adopted, ending, time)
     };
     let Some(parent) = parent else {
         kernel.reap(pid);
