@@ -39,6 +39,27 @@ static void threads(void) {
     printf("threads: %d %ld\n", counter, sum);
 }
 
+static pthread_mutex_t robust;
+
+static void *dies_holding(void *argument) {
+    pthread_mutex_lock(&robust);
+    usleep(30000);
+    return argument;
+}
+
+static void robust_mutex(void) {
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&robust, &attributes);
+    pthread_t thread;
+    pthread_create(&thread, NULL, dies_holding, NULL);
+    usleep(10000);
+    int result = pthread_mutex_lock(&robust);
+    printf("robust mutex: %s\n", strerror(result));
+    pthread_join(thread, NULL);
+}
+
 static void *exec_here(void *argument) {
     (void)argument;
     execl(self, self, "from-thread", (char *)NULL);
@@ -160,6 +181,7 @@ int main(int count, char **arguments) {
     if (count > 2 && !strcmp(arguments[1], "exit")) return atoi(arguments[2]);
     if (count > 1 && !strcmp(arguments[1], "from-thread")) return 12;
     threads();
+    robust_mutex();
     children();
     exec_from_thread();
     waitid_forms();

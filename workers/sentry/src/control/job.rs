@@ -69,7 +69,7 @@ impl Job {
         kernel.set_vfs(vfs.clone());
         kernel.set_public_image(image.public_file().clone());
         *kernel.hostname.lock() = start.hostname.clone().into_bytes();
-        crate::fs::proc::mount(&vfs, ProcSource::new(&kernel))
+        crate::fs::proc::mount(&vfs, ProcSource::shared(&kernel))
             .map_err(|error| Failure::new(FailureStage::Internal, "mounting /proc", &error))?;
         sandbox.server.set_kernel(kernel.clone());
         kernel.set_observer(Arc::new(Report { launcher: launcher.clone(), kernel: Arc::downgrade(&kernel) }));

@@ -60,18 +60,16 @@ impl Blocked {
         })
     }
 
-    /// Leaves the call to whoever wakes it.
-    ///
-    /// # Errors
-    /// What was to be left, if the call was woken meanwhile and must be executed again.
-    pub fn park(&self, parked: Parked) -> Result<(), Parked> {
+    /// Leaves the call to whoever wakes it. If the call was woken meanwhile, it must be executed again: then what
+    /// was to be left is given back.
+    pub fn park(&self, parked: Parked) -> Option<Parked> {
         *self.parked.lock() = Some(parked);
         if self.status.compare_exchange(EXECUTING, PARKED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            return Ok(());
+            return None;
         }
         let parked = self.parked.lock().take();
         self.status.store(EXECUTING, Ordering::Release);
-        parked.map_or(Ok(()), Err)
+        parked
     }
 
     /// Takes the call back from the queues; none if it is not this thread's to execute.

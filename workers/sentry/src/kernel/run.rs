@@ -140,8 +140,8 @@ impl Execution<'_> {
             self.kernel.timers.add(deadline, &(blocked.clone() as Arc<dyn crate::wait::Wake>), 0);
         }
         match blocked.park(Parked { stop: self.stop, state: self.state, restart }) {
-            Ok(()) => None,
-            Err(parked) => {
+            None => None,
+            Some(parked) => {
                 if !enter(task) {
                     leave_dead(task, parked.stop);
                     return None;

@@ -18,7 +18,7 @@ pub struct ProcSource(Weak<Kernel>);
 
 impl ProcSource {
     /// For this kernel.
-    pub fn new(kernel: &Arc<Kernel>) -> Arc<dyn Source> {
+    pub fn shared(kernel: &Arc<Kernel>) -> Arc<dyn Source> {
         Arc::new(Self(Arc::downgrade(kernel)))
     }
 }

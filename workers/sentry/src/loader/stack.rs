@@ -64,7 +64,7 @@ impl Builder {
 
     /// Moves the pointer down until it is a multiple of `alignment`.
     pub(super) fn align(&mut self, alignment: u64) {
-        while self.address() % alignment != 0 {
+        while !self.address().is_multiple_of(alignment) {
             self.reversed.push(0);
         }
     }

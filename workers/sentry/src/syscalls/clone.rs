@@ -1,13 +1,14 @@
 //! clone, clone3, fork, vfork, exit.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bulkhead_platform::Registers;
+use bulkhead_platform::{HostCall, Registers};
 
 use super::Entry;
 use crate::call::{Args, Fail, SysResult};
 use crate::errno::Errno;
-use crate::kernel::{Ctx, Ending, NewProcess, NewThread, end_process, exit_thread};
+use crate::kernel::{Ctx, Ending, NewProcess, NewThread, Task, end_process, exit_thread};
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
@@ -226,27 +227,41 @@ fn process(
 }
 
 fn sys_exit(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    /// futex(2) and its FUTEX_WAKE.
+    const FUTEX: i64 = 202;
+    const WAKE: u64 = 1;
     let code = args.int(0) as u8;
-    if !exit_thread(cx.task, code) {
-        let code = cx.task.process.leader_code.lock().unwrap_or(code);
-        return end(cx, code);
+    let mut waited_for = super::robust::walk(cx.task);
+    waited_for.truncate(bulkhead_platform::layout::MAX_COMMANDS);
+    if waited_for.is_empty() || cx.registers.is_none() {
+        return leave(cx.task, code);
     }
-    if let Some(host) = cx.task.host() {
-        super::robust::walk(cx.task);
-        let clear_tid = cx.task.clear_tid.load(Ordering::Relaxed);
-        let rseq = *cx.task.rseq.lock();
+    let wakes: Vec<HostCall> =
+        waited_for.iter().map(|futex| HostCall::new(FUTEX, [*futex, WAKE, 1, 0, 0, 0])).collect();
+    cx.run_then(&wakes, Box::new(move |task, _| leave(task, code)))
+}
+
+/// The end of one thread, or of the process if it is the last.
+fn leave(task: &Arc<Task>, code: u8) -> SysResult {
+    if !exit_thread(task, code) {
+        let code = task.process.leader_code.lock().unwrap_or(code);
+        return end(task, code);
+    }
+    if let Some(host) = task.host() {
+        let clear_tid = task.clear_tid.load(Ordering::Relaxed);
+        let rseq = *task.rseq.lock();
         host.exit_thread((clear_tid != 0).then_some(clear_tid), rseq);
-        cx.task.set_host(None);
+        task.set_host(None);
     }
     Err(Fail::Done)
 }
 
 fn sys_exit_group(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    end(cx, args.int(0) as u8)
+    end(cx.task, args.int(0) as u8)
 }
 
 /// The process ends. If its thread was borrowed, the run loop finds it dead and gives the thread back.
-fn end(cx: &mut Ctx<'_>, code: u8) -> SysResult {
-    end_process(&cx.task.process, Ending::Exited(code));
+fn end(task: &Task, code: u8) -> SysResult {
+    end_process(&task.process, Ending::Exited(code));
     Ok(0)
 }

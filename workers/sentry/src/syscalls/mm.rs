@@ -106,7 +106,7 @@ fn sys_mmap(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         flags: args.u64(3),
         offset: args.u64(5),
     };
-    if length == 0 || request.offset % PAGE != 0 {
+    if length == 0 || !request.offset.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL.into());
     }
     if length > TASK_SIZE {
@@ -257,7 +257,7 @@ fn sys_msync(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const MS_SYNC: u32 = 4;
     let flags = args.uint(2);
     let both = flags & (MS_ASYNC | MS_SYNC) == MS_ASYNC | MS_SYNC;
-    if args.u64(0) % PAGE != 0 || flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0 || both {
+    if !args.u64(0).is_multiple_of(PAGE) || flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0 || both {
         return Err(Errno::EINVAL.into());
     }
     // Mapped pages are the file's pages: nothing is to be written back that a reader could miss.
@@ -282,7 +282,7 @@ fn mapped_bytes(cx: &Ctx<'_>, address: u64, length: u64) -> Result<bool, Errno> 
 fn sys_mincore(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     /// Pages of one call: the vector is the sentry's memory.
     const PAGES_MAX: u64 = 1 << 20;
-    if args.u64(0) % PAGE != 0 {
+    if !args.u64(0).is_multiple_of(PAGE) {
         return Err(Errno::EINVAL.into());
     }
     let pages = args.u64(1).div_ceil(PAGE);

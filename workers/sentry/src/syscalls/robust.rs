@@ -11,15 +11,16 @@ const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
 const FUTEX_WAITERS: u32 = 0x8000_0000;
 
-/// Marks the futexes that the thread holds as left behind. Its process's own memory only, and only while that
-/// is alive; waiters find the mark at their next look, or are woken by the process's own native wake-ups.
-pub(super) fn walk(task: &Arc<Task>) {
-    let head = task.robust_list.load(Ordering::Relaxed);
+/// Marks the futexes that the thread holds as left behind, and returns those that someone waits for: at each of
+/// them one waiter is to be woken.
+pub(super) fn walk(task: &Arc<Task>) -> Vec<u64> {
+    let head = task.robust_list.swap(0, Ordering::Relaxed);
+    let mut waited_for = Vec::new();
     if head == 0 {
-        return;
+        return waited_for;
     }
     let memory = task.memory();
-    let Ok([first, offset, pending]) = memory.read_value::<[u64; 3]>(head) else { return };
+    let Ok([first, offset, pending]) = memory.read_value::<[u64; 3]>(head) else { return waited_for };
     let mut at = first;
     for _ in 0..LINKS_MAX {
         // The lowest bit marks priority inheritance futexes, which the sentry refuses.
@@ -29,7 +30,7 @@ pub(super) fn walk(task: &Arc<Task>) {
         }
         let next = memory.read_value::<u64>(link);
         if link != pending {
-            leave(task, link.wrapping_add(offset));
+            waited_for.extend(leave(task, link.wrapping_add(offset)));
         }
         match next {
             Ok(next) => at = next,
@@ -37,15 +38,18 @@ pub(super) fn walk(task: &Arc<Task>) {
         }
     }
     if pending & !1 != 0 {
-        leave(task, (pending & !1).wrapping_add(offset));
+        waited_for.extend(leave(task, (pending & !1).wrapping_add(offset)));
     }
+    waited_for
 }
 
-fn leave(task: &Arc<Task>, futex: u64) {
+fn leave(task: &Arc<Task>, futex: u64) -> Option<u64> {
     let memory = task.memory();
-    let Ok(word) = memory.read_value::<u32>(futex) else { return };
-    if word & FUTEX_TID_MASK == task.tid() as u32 {
-        let left = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
-        let _gone = memory.write_value(futex, &left);
+    let word = memory.read_value::<u32>(futex).ok()?;
+    if word & FUTEX_TID_MASK != task.tid() as u32 {
+        return None;
     }
+    let left = (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
+    memory.write_value(futex, &left).ok()?;
+    (word & FUTEX_WAITERS != 0).then_some(futex)
 }

@@ -129,7 +129,7 @@ fn cpu_mask(cx: &Ctx<'_>) -> Vec<u8> {
 fn sys_sched_getaffinity(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     target(cx, args.int(0))?;
     let mask = cpu_mask(cx);
-    if args.usize(1) % 8 != 0 || args.usize(1) < mask.len() {
+    if !args.usize(1).is_multiple_of(8) || args.usize(1) < mask.len() {
         return Err(Errno::EINVAL.into());
     }
     cx.memory.write(args.u64(2), &mask)?;
