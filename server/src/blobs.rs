@@ -6,6 +6,7 @@
 //!   sha256/ab/HEX        complete, durable, and what its name says
 //! ```
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -97,7 +98,8 @@ impl BlobFiles {
         if staging.exists() {
             std::fs::remove_dir_all(&staging).map_err(failed)?;
         }
-        std::fs::create_dir_all(&staging).map_err(failed)?;
+        // Other users of the machine have no business here.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&staging).map_err(failed)?;
         let store = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
         Ok(Self { store: Arc::new(store) })
     }

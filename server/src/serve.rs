@@ -1,6 +1,7 @@
 //! The running server: what is opened, in which order it starts and ends.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::api::{Blobs, BodyKey, Images, Jobs, Nodes, Service, Shared, Tenants, 
 use crate::auth::{Expected, JwksError, TokenIssuer, TokenRequest, Verifier};
 use crate::blobs::{BlobError, BlobFiles};
 use crate::config::{ServerConfig, TlsFiles};
-use crate::edge::EdgeLayer;
+use crate::edge::{EdgeLayer, accept};
 use crate::identity::{Authority, Credentials, IdentityError, KeyDirectory};
 use crate::maintenance;
 use crate::output::{OutputReader, OutputSpool};
@@ -43,6 +44,8 @@ const MAX_HEADER_BYTES: u32 = 32 << 10;
 const MAX_STREAMS: u32 = 1024;
 /// How often a silent connection is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long a handshake of TLS may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long calls that are under way may take when the service stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -106,6 +109,7 @@ pub struct Server {
     scheduler: Scheduler,
     verifier: Verifier,
     worker_identity: Credentials,
+    shared: maintenance::SharedImages,
     public: TcpListener,
     workers: TcpListener,
 }
@@ -158,10 +162,10 @@ impl Server {
         let store = Store::connect(&config.database, SecretKey::new(&secrets), config.pools).await?;
         let scheduler = Scheduler::new(store.fleet().clone(), config.scheduler);
         let service = open(&config.data_dir, store, &scheduler, &secrets)?;
-        maintenance::share_images(&service).await?;
+        let shared = maintenance::SharedImages::new(&service).await?;
         let public = listen(config.listen).await?;
         let workers = listen(config.worker_listen).await?;
-        Ok(Self { config, service, scheduler, verifier, worker_identity, public, workers })
+        Ok(Self { config, service, scheduler, verifier, worker_identity, shared, public, workers })
     }
 
     /// Where the public API is: with port 0 in the configuration, the port that was found.
@@ -186,17 +190,17 @@ impl Server {
     /// # Errors
     /// [`ServerError::Transport`] if a listener fails.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { config, service, scheduler, verifier, worker_identity, public, workers } = self;
+        let Self { config, service, scheduler, verifier, worker_identity, shared, public, workers } = self;
         let stop = service.shutdown.clone();
         let scheduler_stop = CancellationToken::new();
         let scheduling = tokio::spawn(scheduler.run(scheduler_stop.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
-        let tending = tokio::spawn(maintenance::tend(service.clone(), health.clone()));
+        let tending = tokio::spawn(maintenance::tend(service.clone(), health.clone(), shared));
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
         let api = public_api(&service, health_service, EdgeLayer::new(verifier, config.places), tls)?;
         let node_api = worker_api(&service, &worker_identity)?;
         let serving = async {
-            let public = api.serve_with_incoming_shutdown(incoming(public), stop.clone().cancelled_owned());
+            let public = api.serve_with_incoming_shutdown(accept(public), stop.clone().cancelled_owned());
             let workers =
                 node_api.serve_with_incoming_shutdown(incoming(workers), stop.clone().cancelled_owned());
             tokio::try_join!(public, workers)
@@ -231,6 +235,9 @@ fn open(data: &Path, store: Store, scheduler: &Scheduler, secrets: &[u8; 32]) ->
     let images = bulkhead_image::Store::open(data)?;
     let spool =
         OutputSpool::open(data).map_err(|source| ServerError::File { path: data.join("output"), source })?;
+    let scratch = data.join("scratch");
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&scratch);
+    made.map_err(|source| ServerError::File { path: scratch.clone(), source })?;
     Ok(Arc::new(Service {
         intake: scheduler.intake(),
         output: OutputReader::new(store.clone(), blobs.clone(), spool.clone()),
@@ -241,6 +248,7 @@ fn open(data: &Path, store: Store, scheduler: &Scheduler, secrets: &[u8; 32]) ->
         blobs,
         images,
         spool,
+        scratch,
     }))
 }
 
@@ -257,7 +265,7 @@ fn read_tls(files: &TlsFiles) -> Result<ServerTlsConfig, ServerError> {
         std::fs::read(path).map_err(|source| ServerError::File { path: path.to_owned(), source })
     };
     let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
-    Ok(ServerTlsConfig::new().identity(identity))
+    Ok(ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE))
 }
 
 fn transport() -> Transport {
@@ -315,6 +323,7 @@ fn worker_api(
 ) -> Result<tonic::transport::server::Router, ServerError> {
     // Without a certificate of our authority there is no connection at all.
     let tls = ServerTlsConfig::new()
+        .timeout(HANDSHAKE)
         .identity(Identity::from_pem(&identity.certificate, &identity.key))
         .client_ca_root(Certificate::from_pem(&identity.authority));
     let workers = WorkerServiceServer::new(Workers(service.clone()))

@@ -8,6 +8,7 @@ mod service {
     pub(crate) mod harness;
     pub(crate) mod images;
     pub(crate) mod jobs;
+    pub(crate) mod listen;
     pub(crate) mod node;
     pub(crate) mod operators;
     pub(crate) mod secrets;

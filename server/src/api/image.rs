@@ -34,7 +34,7 @@ impl ImageService for Images {
             _ => return Err(ApiError::field("header", "the first message must be the header").into()),
         };
         let target = Target::check(&caller, &header)?;
-        let archive = receive(&mut parts).await?;
+        let archive = receive(&self.0.scratch, &mut parts).await?;
         Ok(Response::new(self.import(target, &header.request_id, archive).await?))
     }
 
@@ -82,9 +82,14 @@ impl Target {
 }
 
 /// The archive in an unnamed file: it is converted when it is complete, so that a slow client holds no converter.
-async fn receive(parts: &mut Streaming<ImportImageRequest>) -> Result<std::fs::File, Status> {
+async fn receive(
+    scratch: &std::path::Path,
+    parts: &mut Streaming<ImportImageRequest>,
+) -> Result<std::fs::File, Status> {
     use tokio::io::AsyncWriteExt;
-    let file = tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(ApiError::internal)?;
+    let scratch = scratch.to_owned();
+    let file =
+        tokio::task::spawn_blocking(|| tempfile::tempfile_in(scratch)).await.map_err(ApiError::internal)?;
     let mut file = tokio::fs::File::from_std(file.map_err(ApiError::internal)?);
     let mut size: u64 = 0;
     while let Some(message) = parts.message().await? {
@@ -223,7 +228,12 @@ impl Images {
             }
             ImageOwner::Operator => {
                 caller.require(Scope::Operator)?;
-                self.0.store.fleet().image_unshare(&image).await.map_err(missing(&request.name))
+                self.0.store.fleet().image_unshare(&image).await.map_err(missing(&request.name))?;
+                // From the local store as well, or the next start would share it again.
+                let images = self.0.images.clone();
+                let work = move || images.remove_name(&Owner::Operator, &image);
+                let removed = tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?;
+                removed.map(|_| ()).map_err(ApiError::internal)
             }
         }
     }

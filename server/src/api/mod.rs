@@ -37,6 +37,8 @@ pub(crate) struct Service {
     pub(crate) blobs: BlobFiles,
     pub(crate) images: bulkhead_image::Store,
     pub(crate) spool: OutputSpool,
+    /// For unnamed files: archives that are on their way in.
+    pub(crate) scratch: std::path::PathBuf,
     pub(crate) output: OutputReader,
     pub(crate) bodies: BodyKey,
     /// Held for reading while content is written and noted, for writing while content that nobody has is removed.

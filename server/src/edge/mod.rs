@@ -7,6 +7,7 @@
 //! when the response's body has ended. `complete` gives the errors that tonic makes itself the same form as ours.
 
 mod complete;
+mod connections;
 mod deadline;
 mod places;
 
@@ -22,6 +23,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+pub(crate) use connections::accept;
 pub(crate) use deadline::Deadline;
 pub use places::PlaceLimits;
 use places::Places;

@@ -60,6 +60,8 @@ pub(super) struct AttemptTask {
     /// As the node names it.
     pub(super) id: AttemptId,
     pub(super) to_node: mpsc::Sender<Message>,
+    /// Whether an earlier connection may have brought output that has to become a blob.
+    pub(super) resumed: bool,
 }
 
 /// Whether an attempt is the node's, as far as this connection knows.
@@ -80,18 +82,20 @@ impl AttemptTask {
             Err(error) => return Err(error.into()),
         };
         let Holding::Current(tenant) = holding else { return self.refuse(&mut inbox).await };
+        let mut long = self.resumed;
         let mut next = inbox.recv().await;
         while let Some(said) = next.take() {
             match said {
                 Said::Started { age } => self.intake().attempt_started(&self.session, self.key, age).await?,
                 Said::Output { stream, offset, bytes } => {
                     let (bytes, other) = gather(&mut inbox, stream, offset, bytes);
+                    long |= offset.saturating_add(bytes.len() as u64) > IN_DATABASE;
                     if !self.output(stream, offset, bytes).await? {
                         return self.refuse(&mut inbox).await;
                     }
                     next = other;
                 }
-                Said::Finished(outcome) => return self.finished(&tenant, *outcome).await,
+                Said::Finished(outcome) => return self.finished(&tenant, long, *outcome).await,
             }
             if next.is_none() {
                 next = inbox.recv().await;
@@ -144,9 +148,11 @@ impl AttemptTask {
         }
     }
 
-    async fn finished(&self, tenant: &TenantId, outcome: AttemptOutcome) -> Result<(), Broken> {
-        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            self.seal(tenant, stream).await?;
+    /// `long` says whether the database may lack a part of a stream.
+    async fn finished(&self, tenant: &TenantId, long: bool, outcome: AttemptOutcome) -> Result<(), Broken> {
+        if long {
+            self.seal(tenant, OutputStream::Stdout).await?;
+            self.seal(tenant, OutputStream::Stderr).await?;
         }
         let ended = self.intake().attempt_finished(&self.session, self.key, outcome).await?;
         let accepted = !matches!(ended, Ended::Stale);

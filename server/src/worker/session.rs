@@ -94,6 +94,8 @@ struct Held {
     progress: LeaseProgress,
     /// Whether the node has shown that it has it: only then may we renew it on the node's behalf.
     seen: bool,
+    /// Whether an earlier connection brought it.
+    resumed: bool,
     inbox: Option<mpsc::Sender<Said>>,
 }
 
@@ -191,7 +193,7 @@ impl Connection {
         for lease in &registered.current {
             let Some(id) = ids.get(&lease.key) else { continue };
             positions.extend(self.positions(lease.key, id).await?);
-            self.hold(lease.key, id.clone(), true);
+            self.hold(lease.key, id.clone(), true).resumed = true;
         }
         let unwanted = registered.stale.iter().filter_map(|key| ids.get(key).cloned()).collect();
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
@@ -228,7 +230,7 @@ impl Connection {
 
     fn hold(&mut self, key: AttemptKey, id: AttemptId, seen: bool) -> &mut Held {
         let progress = LeaseProgress { key, cpu_us: 0, memory_bytes: 0, output_bytes: 0 };
-        let held = self.held.entry(key).or_insert(Held { id, progress, seen, inbox: None });
+        let held = self.held.entry(key).or_insert(Held { id, progress, seen, resumed: false, inbox: None });
         held.seen |= seen;
         held
     }
@@ -297,12 +299,13 @@ impl Connection {
         }
         let id = id.unwrap_or_default();
         let held = self.hold(key, id.clone(), true);
+        let resumed = held.resumed;
         let inbox = match &held.inbox {
             Some(inbox) => inbox.clone(),
             None => {
                 let (sender, receiver) = mpsc::channel(MAILBOX);
                 held.inbox = Some(sender.clone());
-                let task = AttemptTask { service, session, key, id, to_node };
+                let task = AttemptTask { service, session, key, id, to_node, resumed };
                 self.tasks.spawn(async move { (key, task.run(receiver).await) });
                 sender
             }

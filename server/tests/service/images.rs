@@ -68,6 +68,15 @@ async fn shared_images_are_seen_by_all_and_changed_by_operators() {
     operator.images().delete_image(delete()).await.expect("deleted");
     assert_not_found(&operator.images().delete_image(delete()).await.expect_err("gone"));
     assert_field(&acme.create(|_| {}).await.expect_err("gone"), "spec.image_name");
+    // What `bulkhead image` puts into the store is shared while the service runs.
+    add_image(&running.data, "later", ImageConfig::default(), b"files", b"");
+    for _ in 0..100 {
+        if names(&acme).await == ["operator/images/later"] {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert_eq!(names(&acme).await, ["operator/images/later"], "and demo stays deleted");
     running.stop().await;
 }
 

@@ -266,6 +266,19 @@ impl Store {
         self.write_name(owner, name, digest)
     }
 
+    /// Takes a name away; says whether it was there. The image stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove_name(&self, owner: &Owner, name: &ImageName) -> Result<bool, StoreError> {
+        let _lock = self.lock()?;
+        let path = self.owner_dir(owner).join("names").join(name.as_str());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true).map_err(at("could not remove", &path)),
+        }
+    }
+
     /// Deletes an image and its names; says whether it was there.
     ///
     /// # Errors
