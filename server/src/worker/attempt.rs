@@ -23,6 +23,8 @@ use crate::output::{IN_DATABASE, SpooledStream};
 pub(super) const MAILBOX: usize = 80;
 /// Chunks that follow each other are written together up to this size, in bytes.
 const MAX_GATHERED: usize = 1 << 20;
+/// Between the tries to write a report, in milliseconds: together shorter than a node's patience.
+const PAUSES_MS: [u64; 4] = [50, 200, 500, 1000];
 /// Where a stream ends at the latest: the largest limit of output, and what was written before the job was stopped.
 const MAX_STREAM_BYTES: u64 = Limits::OUTPUT.max + (64 << 20);
 
@@ -76,7 +78,14 @@ impl AttemptTask {
     /// # Errors
     /// [`Broken`]: the connection ends, the node connects again and says it all again.
     pub(super) async fn run(self, mut inbox: mpsc::Receiver<Said>) -> Result<(), Broken> {
-        let holding = match self.intake().attempt_tenant(&self.session, self.key).await {
+        let mut patience = Patience::default();
+        let tenant = loop {
+            let found = self.intake().attempt_tenant(&self.session, self.key).await;
+            if !patience.again(is_transient(&found)).await {
+                break found;
+            }
+        };
+        let holding = match tenant {
             Ok(tenant) => Holding::Current(tenant),
             Err(IntakeError::Store(StoreError::StaleAttempt { .. })) => Holding::Stale,
             Err(error) => return Err(error.into()),
@@ -135,7 +144,14 @@ impl AttemptTask {
             return Err(Broken::TooLong(end));
         }
         self.service.spool.write(self.spooled(stream), offset, bytes.clone()).await.map_err(Broken::Spool)?;
-        match self.intake().output_chunk(&self.session, self.key, stream, offset, &bytes).await {
+        let mut patience = Patience::default();
+        let appended = loop {
+            let appended = self.intake().output_chunk(&self.session, self.key, stream, offset, &bytes).await;
+            if !patience.again(is_transient(&appended)).await {
+                break appended;
+            }
+        };
+        match appended {
             Ok(durable) => {
                 let durable = i64::try_from(durable).unwrap_or(i64::MAX);
                 let id = Some(self.id.clone());
@@ -184,6 +200,30 @@ impl AttemptTask {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Lets a call be made again, a few times, while the database says that it may succeed later: that is cheaper than
+/// the node's connecting anew and saying it all again.
+#[derive(Default)]
+struct Patience(usize);
+
+impl Patience {
+    /// Whether to try again, after a pause.
+    async fn again(&mut self, transient: bool) -> bool {
+        match PAUSES_MS.get(self.0) {
+            Some(pause) if transient => {
+                self.0 += 1;
+                tokio::time::sleep(Duration::from_millis(*pause)).await;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether the same call may succeed later.
+fn is_transient<T>(result: &Result<T, IntakeError>) -> bool {
+    matches!(result, Err(IntakeError::Store(error)) if error.is_transient())
 }
 
 /// Joins the chunks that are here and follow each other. Answers with the bytes and whatever came behind them.

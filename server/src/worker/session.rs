@@ -429,13 +429,48 @@ fn age(time_us: i64) -> Duration {
 fn bounded(mut outcome: AttemptOutcome) -> AttemptOutcome {
     let cut = |text: &mut String| text.truncate(text.floor_char_boundary(MAX_REASON));
     cut(&mut outcome.reason);
-    outcome.outputs.truncate(bounds::OUTPUT_FILES);
+    let told = outcome.outputs.len();
     outcome.outputs.retain(|file| file.path.len() <= bounds::PATH_BYTES);
+    outcome.outputs.truncate(bounds::OUTPUT_FILES);
     outcome.output_problems.truncate(MAX_LINES);
+    if outcome.outputs.len() < told {
+        let left_out = told - outcome.outputs.len();
+        outcome
+            .output_problems
+            .push(format!("{left_out} files are left out: too many, or their names too long"));
+    }
     outcome.output_problems.iter_mut().for_each(cut);
     for calls in [&mut outcome.top_syscalls, &mut outcome.unsupported_syscalls] {
         calls.truncate(MAX_LINES);
         calls.iter_mut().for_each(|call| cut(&mut call.name));
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_types::{Digest, OutputFile};
+
+    #[test]
+    fn what_an_outcome_loses_is_said() {
+        let mut outcome = never_ran("é".repeat(MAX_REASON));
+        let file = |length: usize| OutputFile {
+            path: vec![b'x'; length],
+            mode: 0o644,
+            size_bytes: 1,
+            digest: Digest::from_bytes([0; 32]),
+            is_directory: false,
+        };
+        outcome.outputs = vec![file(10); bounds::OUTPUT_FILES + 1];
+        outcome.outputs.push(file(bounds::PATH_BYTES + 1));
+        let outcome = bounded(outcome);
+        assert!(outcome.reason.len() <= MAX_REASON);
+        assert_eq!(outcome.outputs.len(), bounds::OUTPUT_FILES);
+        assert!(
+            outcome.output_problems[0].starts_with("2 files are left out"),
+            "{:?}",
+            outcome.output_problems
+        );
+    }
 }
