@@ -19,6 +19,9 @@ pub const MAX_CAPACITY: usize = 1 << 20;
 
 /// A pipe.
 pub struct Pipe {
+    /// A FIFO: whoever opens it waits for the other end. A pipe that is opened once more (through /dev/fd) does
+    /// not wait: its other end may be gone, and what it has written is still there.
+    named: bool,
     state: Mutex<State>,
     queue: WaitQueue,
 }
@@ -44,9 +47,19 @@ pub struct PipeEnd {
 }
 
 impl Pipe {
-    /// An empty pipe.
-    pub fn new() -> Arc<Self> {
+    /// The pipe of a FIFO.
+    pub fn named() -> Arc<Self> {
+        Self::new(true)
+    }
+
+    /// The pipe of pipe(2).
+    pub fn anonymous() -> Arc<Self> {
+        Self::new(false)
+    }
+
+    fn new(named: bool) -> Arc<Self> {
         Arc::new(Self {
+            named,
             state: Mutex::new(State {
                 bytes: VecDeque::new(),
                 capacity: DEFAULT_CAPACITY,
@@ -64,7 +77,7 @@ impl Pipe {
             let mut state = self.state.lock();
             let (others, ever) =
                 if reads { (state.writers, state.writers_ever) } else { (state.readers, state.readers_ever) };
-            let before = if others == 0 { ever } else { 0 };
+            let before = if self.named && others == 0 { ever } else { 0 };
             if reads {
                 state.readers += 1;
                 state.readers_ever += 1;
@@ -98,7 +111,7 @@ impl Pipe {
             O_RDWR => (true, true),
             _ => return Err(Errno::EINVAL),
         };
-        if writes && !reads && flags & O_NONBLOCK != 0 && self.state.lock().readers == 0 {
+        if self.named && writes && !reads && flags & O_NONBLOCK != 0 && self.state.lock().readers == 0 {
             return Err(Errno::ENXIO);
         }
         Ok(OpenFile::new(dentry, flags, Box::new(self.end(reads, writes))))
@@ -183,6 +196,9 @@ impl PipeEnd {
 
     /// Whether open(2) need wait no longer: the other end is or was there.
     pub fn is_connected(&self) -> bool {
+        if !self.pipe.named {
+            return true;
+        }
         let state = self.pipe.state.lock();
         match (self.reads, self.writes) {
             (true, true) => true,

@@ -245,7 +245,7 @@ impl Vfs {
                 OpenFile::new(dentry.clone(), append, Box::new(VirtualOpenFile::new(source.clone())))
             }
             Body::Fifo(pipe) => {
-                let pipe = pipe.get_or_init(Pipe::new);
+                let pipe = pipe.get_or_init(Pipe::named);
                 pipe.open(dentry.clone(), kept)?
             }
             Body::Device(major, minor) => device::open(dentry.clone(), kept, *major, *minor)?,
@@ -314,7 +314,7 @@ impl Vfs {
     pub fn pipe(&self, caller: &Caller, flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
         let number = self.anonymous.next_number();
         let meta = super::Meta::new(0o600, caller.credentials.fsuid, caller.credentials.fsgid);
-        let pipe = Pipe::new();
+        let pipe = Pipe::anonymous();
         let body = Body::Fifo(OnceLock::from(pipe.clone()));
         let inode = Inode::new(&self.anonymous, number, Kind::Fifo, meta, body);
         let dentry = Dentry::anonymous(&format!("pipe:[{number}]"), inode);

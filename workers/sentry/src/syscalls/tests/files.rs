@@ -101,6 +101,22 @@ fn fifos_open_when_the_other_end_does() {
 }
 
 #[test]
+fn a_pipe_that_is_opened_once_more_does_not_wait() {
+    let guest = Guest::new();
+    let (r, w) = guest.pair("pipe2", &[0]);
+    guest.write(w, b"left behind").unwrap();
+    guest.call("close", &[w]).unwrap();
+    // As bash's <(...) does, when the writer has ended before the reader opens /dev/fd/N.
+    let pipe = guest.task.files().get(r as i32).unwrap();
+    let again = crate::vfs::Vfs::open_unchecked(pipe.dentry(), O_RDONLY).unwrap();
+    assert!(again.object::<crate::fs::pipe::PipeEnd>().unwrap().is_connected());
+    assert!(again.poll(None).intersects(crate::wait::Events::HUP));
+    let mut buffer = [0; 20];
+    assert_eq!(again.read(&mut buffer), Ok(11));
+    assert_eq!(again.read(&mut buffer), Ok(0));
+}
+
+#[test]
 fn descriptors_are_the_lowest_and_limits_bind() {
     let guest = Guest::new();
     assert_eq!(guest.open("/dev/null", O_RDWR), 0);
