@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,6 +64,8 @@ impl Keeper {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // Not in the terminal's group: a Ctrl-C that ends the test must not end what tidies up after it.
+            .process_group(0)
             .spawn()
             .expect("a shell that tidies up");
         Self { directory, child }

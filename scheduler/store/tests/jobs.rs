@@ -72,7 +72,10 @@ async fn a_job_goes_through_its_life() {
     let answers = store.fleet().attempts_write(&[], std::slice::from_ref(&end)).await.expect("ends");
     assert_eq!(answers, [Ended::Final(JobState::Succeeded)]);
     // A duplicate changes nothing.
-    assert_eq!(store.fleet().attempts_write(&[start.clone()], &[end]).await.expect("again"), [Ended::Stale]);
+    assert_eq!(
+        store.fleet().attempts_write(std::slice::from_ref(&start), &[end]).await.expect("again"),
+        [Ended::Stale]
+    );
 
     let job = store.job_get(&acme, job.id).await.expect("gets");
     assert_eq!(job.state, JobState::Succeeded);

@@ -138,28 +138,29 @@ async fn write_starts(
     jobs: &mut HashMap<JobId, LockedJob>,
     starts: &[AttemptStart],
 ) -> Result<(), StoreError> {
-    let mut columns: (Vec<Uuid>, Vec<i64>, Vec<String>, Vec<&str>, Vec<i64>) = Default::default();
+    let (mut ids, mut tokens, mut ages) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut old, mut new) = (Vec::new(), Vec::new());
     for start in starts {
         let Some(job) = jobs.get_mut(&start.key.job).filter(|job| job.is_at(start.key, Some(&start.node)))
         else {
             continue;
         };
         let Ok(running) = next(parse(&job.state, "state")?, Transition::Start) else { continue };
-        columns.0.push(job.id);
-        columns.1.push(job.token);
-        columns.2.push(std::mem::replace(&mut job.state, running.to_string()));
-        columns.3.push(running.as_str());
-        columns.4.push(micros(start.age));
+        ids.push(job.id);
+        tokens.push(job.token);
+        old.push(std::mem::replace(&mut job.state, running.to_string()));
+        new.push(running.as_str());
+        ages.push(micros(start.age));
     }
-    if columns.0.is_empty() {
+    if ids.is_empty() {
         return Ok(());
     }
     sqlx::query(sql::START)
-        .bind(columns.0)
-        .bind(columns.1)
-        .bind(columns.2)
-        .bind(columns.3)
-        .bind(columns.4)
+        .bind(ids)
+        .bind(tokens)
+        .bind(old)
+        .bind(new)
+        .bind(ages)
         .bind(micros(OVERTIME))
         .execute(&mut **tx)
         .await?;
