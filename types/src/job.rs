@@ -110,7 +110,7 @@ pub struct InputFile {
     pub content: Content,
 }
 
-/// A tar archive (plain, gzip or zstd is told by its first bytes) unpacked before the job starts.
+/// A tar archive (plain or gzip is told by its first bytes) unpacked before the job starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputArchive {
     /// Absolute path of the directory, made if missing.

@@ -125,7 +125,7 @@ pub struct InputArchive {
     /// Absolute. Made if missing.
     #[prost(string, tag = "1")]
     pub directory: ::prost::alloc::string::String,
-    /// A tar archive (plain, gzip or zstd) that the tenant uploaded. It is unpacked inside the sandbox.
+    /// A tar archive (plain or gzip) that the tenant uploaded. It is unpacked inside the sandbox.
     #[prost(string, tag = "2")]
     pub blob_digest: ::prost::alloc::string::String,
 }

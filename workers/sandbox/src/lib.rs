@@ -106,7 +106,7 @@ pub type Source = Box<dyn Read + Send>;
 
 /// Something placed into the sandbox before the start, in order.
 pub enum Input {
-    /// A tar archive (plain, gzip, zstd), unpacked inside the sandbox into this directory.
+    /// A tar archive (plain or gzip), unpacked inside the sandbox into this directory.
     Archive {
         /// Absolute path.
         directory: String,

@@ -95,7 +95,7 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum InputStart {
-    /// A tar archive (plain, gzip or zstd by its first bytes), to be unpacked into this absolute directory.
+    /// A tar archive (plain or gzip by its first bytes), to be unpacked into this absolute directory.
     Archive {
         /// Made if missing.
         directory: String,

@@ -90,7 +90,7 @@ pub(crate) struct SentryArgs {
     /// Host name that the job sees
     #[arg(long, value_name = "NAME", default_value = "sandbox")]
     hostname: String,
-    /// Archive (tar, gzip or zstd) to unpack into a directory of the sandbox; may be repeated
+    /// Archive (tar, plain or gzip) to unpack into a directory of the sandbox; may be repeated
     #[arg(long, value_name = "FILE:DIR", value_parser = units::placement)]
     input_archive: Vec<(PathBuf, String)>,
     /// File to place into the sandbox; may be repeated
