@@ -86,9 +86,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`] if the endpoint is no URI or the token or the authority can't be used.
     pub fn new(connection: &Connection) -> Result<Self, ClientError> {
-        let local = |what: &str, error: &dyn std::error::Error| {
-            ClientError::local(format!("{what}: {error}"))
-        };
+        let local =
+            |what: &str, error: &dyn std::error::Error| ClientError::local(format!("{what}: {error}"));
         let mut endpoint = Endpoint::from_shared(connection.endpoint.clone())
             .map_err(|e| local("the endpoint is no URI like http://host:port", &e))?
             .connect_timeout(CONNECT)
@@ -108,8 +107,8 @@ impl Client {
             None => Bearer(None),
             Some(token) => {
                 let value = format!("Bearer {}", token.trim()).parse();
-                let mut value: MetadataValue<Ascii> =
-                    value.map_err(|_| ClientError::local("the token holds characters that no token has".into()))?;
+                let mut value: MetadataValue<Ascii> = value
+                    .map_err(|_| ClientError::local("the token holds characters that no token has".into()))?;
                 value.set_sensitive(true);
                 Bearer(Some(value))
             }

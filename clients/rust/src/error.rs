@@ -57,9 +57,18 @@ impl ClientError {
     }
 }
 
+/// Whether the connection was lost or could not be made, rather than the service answering with this status. What the
+/// transport makes up (UNKNOWN, CANCELLED, INTERNAL, as it happens to break) has a source; an answer has none.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    status.code() == Code::Unavailable
+        || (std::error::Error::source(status).is_some()
+            && matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal))
+}
+
 impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
-        let mut error = Self::plain(status.code(), status.message().to_owned());
+        let code = if is_lost(&status) { Code::Unavailable } else { status.code() };
+        let mut error = Self::plain(code, status.message().to_owned());
         if let Some(info) = status.get_details_error_info() {
             error.reason = info.reason;
             error.domain = info.domain;
@@ -69,7 +78,10 @@ impl From<Status> for ClientError {
         if let Some(bad) = status.get_details_bad_request() {
             let violations = bad.field_violations.into_iter();
             error.fields = violations
-                .map(|violation| FieldViolation { field: violation.field, description: violation.description })
+                .map(|violation| FieldViolation {
+                    field: violation.field,
+                    description: violation.description,
+                })
                 .collect();
         }
         if error.message.is_empty() {
@@ -91,7 +103,8 @@ mod tests {
         details.set_error_info("TOO_MANY_JOBS", "bulkhead", [("limit".to_owned(), "5".to_owned())]);
         details.set_retry_info(Some(Duration::from_secs(3)));
         details.add_bad_request_violation("spec.argv", "must not be empty");
-        let error = ClientError::from(Status::with_error_details(Code::ResourceExhausted, "too many", details));
+        let error =
+            ClientError::from(Status::with_error_details(Code::ResourceExhausted, "too many", details));
         assert_eq!((error.reason.as_str(), error.domain.as_str()), ("TOO_MANY_JOBS", "bulkhead"));
         assert_eq!(error.metadata["limit"], "5");
         assert_eq!(error.retry_after, Some(Duration::from_secs(3)));

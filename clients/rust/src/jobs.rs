@@ -5,10 +5,7 @@ use crate::{Client, ClientError, Watch};
 
 /// Whether a job in this state has ended.
 pub fn is_terminal(state: v1::State) -> bool {
-    !matches!(
-        state,
-        v1::State::Unspecified | v1::State::Queued | v1::State::Leased | v1::State::Running
-    )
+    !matches!(state, v1::State::Unspecified | v1::State::Queued | v1::State::Leased | v1::State::Running)
 }
 
 /// Jobs. Each call fails with what the service says ([`ClientError`]).
@@ -60,7 +57,10 @@ impl Client {
     ///
     /// # Errors
     /// INVALID_ARGUMENT for a bad filter or page token.
-    pub async fn list_jobs(&self, request: &v1::ListJobsRequest) -> Result<v1::ListJobsResponse, ClientError> {
+    pub async fn list_jobs(
+        &self,
+        request: &v1::ListJobsRequest,
+    ) -> Result<v1::ListJobsResponse, ClientError> {
         retry(|| {
             let (mut jobs, request) = (self.jobs(), request.clone());
             async move { jobs.list_jobs(request).await }

@@ -34,4 +34,5 @@ pub use bulkhead_proto::v1;
 pub use connection::{Client, Connection};
 pub use error::{ClientError, FieldViolation};
 pub use jobs::is_terminal;
+pub use tonic::Code;
 pub use watch::{Event, Watch};

@@ -10,7 +10,11 @@ impl Client {
     ///
     /// # Errors
     /// ALREADY_EXISTS; INVALID_ARGUMENT names the field.
-    pub async fn create_tenant(&self, tenant_id: &str, tenant: v1::Tenant) -> Result<v1::Tenant, ClientError> {
+    pub async fn create_tenant(
+        &self,
+        tenant_id: &str,
+        tenant: v1::Tenant,
+    ) -> Result<v1::Tenant, ClientError> {
         let request = v1::CreateTenantRequest {
             tenant_id: tenant_id.to_owned(),
             tenant: Some(tenant),

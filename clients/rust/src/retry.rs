@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 use uuid::Uuid;
 
 use crate::ClientError;
+use crate::error::is_lost;
 
 /// Tries before an absence of the service is an error: with the waits below, about ten seconds, which a restart of
 /// the service is well within.
@@ -18,15 +19,21 @@ pub(crate) fn request_id() -> String {
 }
 
 /// Makes the call until the service is there to answer it. The call must be safe to repeat.
-pub(crate) async fn retry<T, F>(mut call: impl FnMut() -> F) -> Result<T, ClientError>
+pub(crate) async fn retry<T, F>(call: impl FnMut() -> F) -> Result<T, ClientError>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    let mut patience = Patience::new();
+    retry_with(Patience::new(), call).await
+}
+
+async fn retry_with<T, F>(mut patience: Patience, mut call: impl FnMut() -> F) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
     loop {
         match call().await {
             Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) if status.code() == Code::Unavailable && patience.wait().await => {}
+            Err(status) if is_lost(&status) && patience.wait().await => {}
             Err(status) => return Err(status.into()),
         }
     }
@@ -57,9 +64,11 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn only_absence_is_waited_out_and_not_for_ever() {
         let mut calls = 0;
         let answer = retry(|| {
@@ -78,7 +87,8 @@ mod tests {
         assert_eq!(refused.await.expect_err("refused").code, Code::NotFound);
         assert_eq!(calls, 1);
 
-        let gone = retry(|| async { Err::<Response<()>, _>(Status::unavailable("away")) }).await;
+        let short = Patience { left: 3, wait: Duration::from_millis(1) };
+        let gone = retry_with(short, || async { Err::<Response<()>, _>(Status::unavailable("away")) }).await;
         assert!(gone.expect_err("gave up").is_unavailable());
     }
 }

@@ -1,6 +1,7 @@
 use bulkhead_proto::v1;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
+use crate::error::is_lost;
 use crate::retry::Patience;
 use crate::{Client, ClientError};
 
@@ -41,7 +42,7 @@ impl Watch {
                     }
                 }
                 Ok(None) => return Ok(None),
-                Err(status) if is_broken(&status) && patience.wait().await => self.stream = None,
+                Err(status) if is_lost(&status) && patience.wait().await => self.stream = None,
                 Err(status) => return Err(status.into()),
             }
         }
@@ -85,10 +86,4 @@ impl Watch {
             }
         }
     }
-}
-
-/// Whether the connection broke, rather than the service refusing. A stream that breaks in the middle shows as
-/// UNKNOWN or INTERNAL.
-fn is_broken(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
 }

@@ -217,6 +217,18 @@ impl Worker {
         self.node.capacity
     }
 
+    /// Returns when a server has registered this worker for the first time.
+    pub fn registered(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lease_end = self.node.lease_end.subscribe();
+        async move {
+            // The first lease comes with the registration. An error means that the worker is gone.
+            let registered = lease_end.wait_for(Option::is_some).await.is_ok();
+            if !registered {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Serves until `shutdown`, then drains: no new leases; what runs may end within the drain time, then by its
     /// grace period; what is spooled is confirmed, or stays for the next life.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {

@@ -2,7 +2,7 @@
 //! signals are passed on as a shell would.
 
 mod image;
-mod units;
+pub(crate) mod units;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;

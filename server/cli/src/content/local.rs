@@ -1,103 +1,41 @@
-//! `bulkhead image`: the images of the local store, without a server. `serve` shares them with all tenants.
+//! `bulkhead image` without a server: the images of the local store, which `serve` shares with all tenants.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 
 use bulkhead_image::{Archive, ConvertLimits, Converter, ImageRow, Owner, Store, StoredImage};
-use bulkhead_sandbox::chain;
 use bulkhead_types::{Digest, ImageName, ImageRef};
 use indicatif::{ProgressBar, ProgressStyle};
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Import, list and delete images of the local store
-#[derive(Debug, clap::Args)]
-pub(crate) struct ImageArgs {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Make an image of an OCI layout, a `docker save` tar, a root file system tar, or a directory
-    Import(ImportArgs),
-    /// List images
-    List(StoreArgs),
-    /// Show an image: its digest, files and defaults
-    Show(OneArgs),
-    /// Delete an image and all its names; running sandboxes keep it until they end
-    Delete(OneArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct StoreArgs {
-    /// Where images are
-    #[arg(long, value_name = "DIR", env = "BULKHEAD_DATA_DIR", default_value = "/var/lib/bulkhead")]
-    data_dir: PathBuf,
-    /// Print JSON
-    #[arg(long)]
+/// Makes an image of an archive, of a directory, or of standard input (-), for the operator.
+pub(super) fn import(
+    data_dir: &Path,
+    source: &Path,
+    name: Option<&ImageName>,
     json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct ImportArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    /// Name of the image; it is taken from an image that has it
-    #[arg(long, value_name = "NAME")]
-    name: Option<ImageName>,
-    /// Archive (plain, gzip or zstd), directory, or - for standard input
-    #[arg(value_name = "ARCHIVE")]
-    source: PathBuf,
-}
-
-#[derive(Debug, clap::Args)]
-struct OneArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    /// Name or digest
-    image: String,
-}
-
-/// Runs the command.
-pub(crate) fn run(args: ImageArgs) -> ExitCode {
-    let result = match args.command {
-        Command::Import(args) => import(&args),
-        Command::List(args) => list(&args),
-        Command::Show(args) => show(&args),
-        Command::Delete(args) => delete(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bulkhead: {}", chain(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn import(args: &ImportArgs) -> Result<(), AnyError> {
+) -> Result<(), AnyError> {
     if !rustix::process::geteuid().is_root() {
         return Err(
             "importing an image needs root: the archive is read by a process with a host uid of its own"
                 .into(),
         );
     }
-    let store = Store::open(&args.store.data_dir)?;
+    let store = Store::open(data_dir)?;
     let converter = Converter::find()?;
     let add = |archive: Archive<'_>| {
-        store.import(&Owner::Operator, args.name.as_ref(), archive, &converter, &ConvertLimits::default())
+        store.import(&Owner::Operator, name, archive, &converter, &ConvertLimits::default())
     };
-    let image = if args.source == Path::new("-") {
+    let image = if source == Path::new("-") {
         let bar = progress(None);
         add(Archive::Stream(&mut bar.wrap_read(io::stdin())))?
-    } else if args.source.is_dir() {
-        add(Archive::Directory(&args.source))?
+    } else if source.is_dir() {
+        add(Archive::Directory(source))?
     } else {
-        let opened = File::open(&args.source);
-        let file = opened.map_err(|error| format!("can't open {}: {error}", args.source.display()))?;
+        let opened = File::open(source);
+        let file = opened.map_err(|error| format!("can't open {}: {error}", source.display()))?;
         if io::stderr().is_terminal() {
             let bar = progress(Some(file.metadata()?.len()));
             add(Archive::Stream(&mut bar.wrap_read(file)))?
@@ -105,9 +43,9 @@ fn import(args: &ImportArgs) -> Result<(), AnyError> {
             add(Archive::File(file))?
         }
     };
-    if args.store.json {
+    if json {
         let rows = image.rows();
-        let named = rows.iter().find(|row| row.name.as_ref() == args.name.as_ref()).or(rows.first());
+        let named = rows.iter().find(|row| row.name.as_ref() == name).or(rows.first());
         return print(&serde_json::to_string_pretty(&named)?);
     }
     print(&image.digest.to_string())
@@ -124,9 +62,10 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
     bar
 }
 
-fn list(args: &StoreArgs) -> Result<(), AnyError> {
-    let rows = Store::open(&args.data_dir)?.list()?.iter().flat_map(StoredImage::rows).collect::<Vec<_>>();
-    if args.json {
+/// Lists the images of everybody.
+pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AnyError> {
+    let rows = Store::open(data_dir)?.list()?.iter().flat_map(StoredImage::rows).collect::<Vec<_>>();
+    if json {
         return print(&serde_json::to_string_pretty(&rows)?);
     }
     print(&table(&rows))
@@ -151,23 +90,21 @@ fn table(rows: &[ImageRow]) -> String {
     cells.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn find(args: &OneArgs) -> Result<(Store, StoredImage), AnyError> {
-    let reference = match args.image.parse::<Digest>() {
+fn find(directory: &Path, image: &str) -> Result<(Store, StoredImage), AnyError> {
+    let reference = match image.parse::<Digest>() {
         Ok(digest) => ImageRef::Digest(digest),
-        Err(_) => ImageRef::Name(ImageName::new(args.image.as_str())?),
+        Err(_) => ImageRef::Name(ImageName::new(image)?),
     };
-    let directory = &args.store.data_dir;
     let store = Store::open(directory)?;
-    let image = store.get(&Owner::Operator, &reference)?;
-    let absent =
-        || format!("there is no image {} in {}: see bulkhead image list", args.image, directory.display());
-    let image = image.ok_or_else(absent)?;
-    Ok((store, image))
+    let found = store.get(&Owner::Operator, &reference)?;
+    let absent = || format!("there is no image {image} in {}: see bulkhead image list", directory.display());
+    Ok((store, found.ok_or_else(absent)?))
 }
 
-fn show(args: &OneArgs) -> Result<(), AnyError> {
-    let (_, image) = find(args)?;
-    if args.store.json {
+/// Shows an image: its digest, files and defaults.
+pub(super) fn get(data_dir: &Path, image: &str, json: bool) -> Result<(), AnyError> {
+    let (_, image) = find(data_dir, image)?;
+    if json {
         let value = serde_json::json!({
             "digest": image.digest, "names": image.names, "size": image.meta.size(),
             "public": image.meta.public, "private": image.meta.private, "config": image.meta.config,
@@ -189,10 +126,11 @@ fn show(args: &OneArgs) -> Result<(), AnyError> {
     print(&lines.join("\n"))
 }
 
-fn delete(args: &OneArgs) -> Result<(), AnyError> {
-    let (store, image) = find(args)?;
+/// Deletes an image and all its names; running sandboxes keep it until they end.
+pub(super) fn delete(data_dir: &Path, image: &str, json: bool) -> Result<(), AnyError> {
+    let (store, image) = find(data_dir, image)?;
     store.delete(&Owner::Operator, image.digest)?;
-    if args.store.json {
+    if json {
         return print(&serde_json::to_string(&serde_json::json!({ "deleted": image.digest }))?);
     }
     print(&image.digest.to_string())

@@ -1,0 +1,157 @@
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_daemon::{Worker, WorkerConfig};
+use bulkhead_sandbox::{SentryBackend, SentryOptions, leftovers};
+use bulkhead_server::identity::SERVER_NAME;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use super::life;
+use crate::failure::Failure;
+use crate::sandbox::units;
+
+/// A server that does not answer a connection in this time is not there.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A dead connection is noticed within these, long before a lease ends.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
+
+/// Run jobs for a server: half of what `serve` runs, or another machine's
+#[derive(Debug, clap::Args)]
+pub(crate) struct WorkerArgs {
+    /// Where the server's address for workers is
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "BULKHEAD_WORKER_SERVER",
+        default_value = "https://127.0.0.1:7444"
+    )]
+    server: String,
+    /// Directory with authority.pem, node.pem and node.key.pem, from `bulkhead node credentials`
+    #[arg(long, value_name = "DIR")]
+    identity: PathBuf,
+    #[command(flatten)]
+    pub(super) options: WorkerOptions,
+    /// Where the spool, the cache and scratch files are
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/bulkhead/worker")]
+    data_dir: PathBuf,
+    /// End when standard input ends; say on standard output when ready
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+/// What `serve` hands on
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct WorkerOptions {
+    /// Disk for cached images and blobs
+    #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "20G")]
+    cache: u64,
+    /// Memory that the host keeps [default: a tenth, at least 512M]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    memory_reserve: Option<u64>,
+    /// How long running jobs may go on when the worker stops; then they get SIGTERM and their grace period
+    #[arg(long, value_name = "TIME", value_parser = units::time, default_value = "10s")]
+    drain: u64,
+}
+
+impl WorkerOptions {
+    /// The arguments that make a child do the same.
+    pub(super) fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut arguments = vec!["--cache".into(), self.cache.to_string().into()];
+        arguments.extend(["--drain".into(), format!("{}ms", self.drain).into()]);
+        if let Some(reserve) = self.memory_reserve {
+            arguments.extend(["--memory-reserve".into(), reserve.to_string().into()]);
+        }
+        arguments
+    }
+
+    /// How long a draining worker may take, from the signal to its end.
+    pub(super) fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain)
+    }
+}
+
+fn endpoint(server: &str, identity: &Path) -> Result<Endpoint, Failure> {
+    let read = |name: &str| {
+        let path = identity.join(name);
+        std::fs::read(&path).map_err(|e| {
+            Failure::of(format!("can't read {}", path.display()), &e)
+                .hint("`bulkhead node credentials` makes these files, on the machine of the service")
+        })
+    };
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read("authority.pem")?))
+        .identity(Identity::from_pem(read("node.pem")?, read("node.key.pem")?))
+        .domain_name(SERVER_NAME);
+    let endpoint = Endpoint::from_shared(server.to_owned())
+        .and_then(|endpoint| endpoint.tls_config(tls))
+        .map_err(|e| Failure::of(format!("{server} can't be used as the server"), &e))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_ANSWER)
+        .keep_alive_while_idle(true))
+}
+
+pub(crate) async fn worker(args: WorkerArgs) -> Result<ExitCode, Failure> {
+    life::end_with_supervisor(args.supervised)?;
+    make_private(&args.data_dir)?;
+    remove_leftovers(&args.data_dir);
+    let options = SentryOptions::beside_current_executable(&args.data_dir)
+        .map_err(|e| Failure::of("this program's path can't be read", &e))?;
+    let backend = SentryBackend::new(options)
+        .map_err(|e| Failure::of("this host can't run sandboxes", &e).hint("see `bulkhead doctor`"))?;
+    let config = WorkerConfig {
+        cache_budget_bytes: args.options.cache,
+        memory_reserve_bytes: args.options.memory_reserve,
+        drain_timeout: args.options.drain(),
+        ..WorkerConfig::new(&args.data_dir)
+    };
+    let endpoint = endpoint(&args.server, &args.identity)?;
+    let worker = Worker::new(&config, &endpoint, Arc::new(backend))
+        .map_err(|e| Failure::of("the worker can't start", &e))?;
+    let registered = worker.registered();
+    tokio::spawn(async move {
+        registered.await;
+        life::tell_ready(args.supervised, "registered");
+    });
+    worker
+        .run(async {
+            // Without signals the process can still be killed.
+            let _ = life::told_to_stop().await;
+        })
+        .await;
+    Ok(life::ENDED)
+}
+
+/// Removes the sandboxes that an earlier life left: their processes died with it, unless they died within this moment.
+fn remove_leftovers(data_dir: &Path) {
+    let (removed, stays) = leftovers::reap(&leftovers::Search::host(data_dir));
+    for leftover in removed {
+        tracing::info!(
+            kind = leftover.kind.name(),
+            what = leftover.what,
+            "removed what an earlier life left"
+        );
+    }
+    for what in stays {
+        tracing::warn!(what, "can't be removed; see `bulkhead doctor --leftovers`");
+    }
+}
+
+/// What jobs wrote, and cached images and blobs, are nobody else's business. The directory itself can be passed, so
+/// that a sandbox's own host user reaches its scratch directory; it lists nothing.
+fn make_private(directory: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let failed = |e: std::io::Error| Failure::of(format!("can't make {}", directory.display()), &e);
+    for (path, mode) in
+        [(directory.to_owned(), 0o711), (directory.join("spool"), 0o700), (directory.join("cache"), 0o700)]
+    {
+        std::fs::DirBuilder::new().recursive(true).mode(mode).create(&path).map_err(failed)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    Ok(())
+}
