@@ -4,6 +4,7 @@ mod auxv;
 mod elf;
 mod exec;
 mod image;
+mod prepare;
 mod script;
 mod stack;
 
