@@ -85,6 +85,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`] if the endpoint is no URI or the token or the authority can't be used.
+    #[expect(clippy::result_large_err, reason = "called once; the error's parts are for its reader")]
     pub fn new(connection: &Connection) -> Result<Self, ClientError> {
         let local =
             |what: &str, error: &dyn std::error::Error| ClientError::local(format!("{what}: {error}"));

@@ -111,6 +111,7 @@ impl Client {
 }
 
 /// The error of an upload's source, which explains the service's answer better than the answer itself.
+#[expect(clippy::result_large_err, reason = "called once an upload")]
 pub(crate) fn source_error(failed: &std::sync::Mutex<Option<std::io::Error>>) -> Result<(), ClientError> {
     match failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
         Some(error) => Err(ClientError::local(format!("reading what is uploaded: {error}"))),

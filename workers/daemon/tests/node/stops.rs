@@ -136,19 +136,14 @@ async fn a_draining_worker_takes_nothing_new_ends_what_runs_and_exits() {
     let refused = session.lease(&script("echo never")).await;
     let mut ended = 0;
     while ended < 2 {
-        match session.next().await {
-            Message::Finished(finished) => {
-                let outcome: bulkhead_types::AttemptOutcome =
-                    serde_json::from_slice(&finished.outcome_json).expect("an outcome");
-                assert_eq!(outcome.state, AttemptState::Lost, "{outcome:?}");
-                let want =
-                    if finished.id.as_ref() == Some(&refused) { "takes no new jobs" } else { "drained" };
-                assert!(outcome.reason.contains(want), "{outcome:?}");
-                session.accept(finished.id.as_ref().expect("an id")).await;
-                ended += 1;
-            }
-            _ => {}
-        }
+        let Message::Finished(finished) = session.next().await else { continue };
+        let outcome: bulkhead_types::AttemptOutcome =
+            serde_json::from_slice(&finished.outcome_json).expect("an outcome");
+        assert_eq!(outcome.state, AttemptState::Lost, "{outcome:?}");
+        let want = if finished.id.as_ref() == Some(&refused) { "takes no new jobs" } else { "drained" };
+        assert!(outcome.reason.contains(want), "{outcome:?}");
+        session.accept(finished.id.as_ref().expect("an id")).await;
+        ended += 1;
     }
     is_gone(&world, &pid).await;
     world.ended().await;
