@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::{build, run, setup};
 
@@ -34,6 +35,18 @@ pub(crate) fn import(data: &Path) -> Result<()> {
     let mut command = Command::new(run::product("bulkhead")?);
     command.args(["image", "import", "--name", NAME, "--data-dir"]).arg(data).arg(archive()?);
     run::checked(&mut command)
+}
+
+/// The image's public EROFS file, in a store of the tests' own.
+pub(crate) fn erofs() -> Result<PathBuf> {
+    let data = run::target()?.join("images/store");
+    import(&data)?;
+    let mut show = Command::new(run::product("bulkhead")?);
+    show.args(["image", "show", NAME, "--json", "--data-dir"]).arg(&data);
+    let shown: Value = serde_json::from_str(&run::output(&mut show)?).context("bulkhead image show")?;
+    let digest = shown["digest"].as_str().context("bulkhead image show names no digest")?;
+    let folder = digest.strip_prefix("sha256:").context("a digest begins with its algorithm")?;
+    Ok(data.join("images/operator/sha256").join(folder).join("public.erofs"))
 }
 
 /// The root file system as a tar, built when it is absent; the name holds what it was built from.

@@ -135,7 +135,7 @@ fn cargo_test(report: &mut Report, filter: Option<&str>) -> Result<()> {
     let mut command = build::cargo();
     command.args(["test", "--release", "--workspace", "--locked", "--no-fail-fast", "--quiet"]);
     command.args(filter).args(["--", "--show-output", "--test-threads", &threads()]);
-    command.env("BULKHEAD_TEST_IMAGE", image::archive()?).env("BULKHEAD_TEST_PYTHON", python::environment()?);
+    command.env("BULKHEAD_TEST_IMAGE", image::archive()?).env("BULKHEAD_TEST_EROFS", image::erofs()?);
     let status = stream(report, &mut command)?;
     if !status {
         bail!("cargo test failed");

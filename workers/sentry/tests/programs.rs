@@ -136,11 +136,11 @@ fn the_job_sees_its_limits() {
     assert!(ran.stdout.contains("65536 kB"), "{ran:?}");
 }
 
-/// Python, from an image that `cargo xtask image` made: `BULKHEAD_TEST_IMAGE` is its public EROFS file.
+/// Python, from the Debian image that `cargo xtask test` makes: `BULKHEAD_TEST_EROFS` is its public EROFS file.
 #[test]
 fn python_with_processes_and_threads() {
-    let Some(public) = std::env::var_os("BULKHEAD_TEST_IMAGE") else {
-        println!("skipped: python_with_processes_and_threads: BULKHEAD_TEST_IMAGE names no image");
+    let Some(public) = std::env::var_os("BULKHEAD_TEST_EROFS") else {
+        println!("skipped: python_with_processes_and_threads: BULKHEAD_TEST_EROFS names no image");
         return;
     };
     let program = "import subprocess, threading, multiprocessing\n\
