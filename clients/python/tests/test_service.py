@@ -131,7 +131,7 @@ class Running(ServiceTest):
         self.assertEqual(done.state, "CANCELLED")
         self.assertEqual(self.a.cancel(job.name).state, "CANCELLED")
         self.a.delete(job.name)
-        self.refused("NOT_FOUND", "JOB_NOT_FOUND", self.a.get, job.name)
+        self.refused("NOT_FOUND", "RESOURCE_NOT_FOUND", self.a.get, job.name)
 
 
 class Refusing(ServiceTest):
@@ -169,8 +169,8 @@ class Refusing(ServiceTest):
     def test_another_tenants_things_do_not_exist(self) -> None:
         job = self.a.submit("demo", ["true"])
         digest = self.a.upload(b"private of a")
-        self.refused("NOT_FOUND", "JOB_NOT_FOUND", self.b.get, job.name)
-        self.refused("NOT_FOUND", "JOB_NOT_FOUND", self.b.cancel, job.name)
+        self.refused("NOT_FOUND", "RESOURCE_NOT_FOUND", self.b.get, job.name)
+        self.refused("NOT_FOUND", "RESOURCE_NOT_FOUND", self.b.cancel, job.name)
         with self.assertRaises(BulkheadError) as caught:
             self.b.download(digest)
         self.assertEqual(caught.exception.code, "NOT_FOUND")

@@ -15,7 +15,7 @@ class BulkheadError(Exception):
 
     Attributes:
         code: the gRPC status, for example ``NOT_FOUND``.
-        reason: the service's own reason, for example ``JOB_NOT_FOUND``; empty when the service was not reached.
+        reason: the service's own reason, for example ``RESOURCE_NOT_FOUND``; empty when the service was not reached.
         message: for a person.
         metadata: what the reason refers to.
         fields: for wrong input, each field and what is wrong with it.
