@@ -64,10 +64,14 @@ impl Service {
     /// Starts the service on a free port of the loopback and waits until it is ready.
     pub(crate) fn start(data: &Path) -> Result<Self> {
         let mut command = Command::new(run::product("bulkhead")?);
-        command.arg("serve").arg("--data-dir").arg(data).args(["--listen", "127.0.0.1:0"]);
-        command.args(["--log-file"]).arg(data.join("serve.log"));
-        let mut child =
-            command.stdout(Stdio::piped()).spawn().context("bulkhead serve could not be started")?;
+        command.arg("serve").arg("--data-dir").arg(data);
+        command.args(["--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0", "--ready-fd", "1"]);
+        let log = fs::File::create(data.join("serve.log")).context("the service's log can't be made")?;
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .context("bulkhead serve could not be started")?;
         let stdout = child.stdout.take().context("its standard output is a pipe")?;
         match ready_line(stdout) {
             Ok(address) => Ok(Self { child, address }),
@@ -106,7 +110,7 @@ impl Drop for Service {
     }
 }
 
-/// The first line on standard output is `ready ADDRESS`.
+/// The line of JSON that the service writes when it is ready tells where it is.
 fn ready_line(stdout: std::process::ChildStdout) -> Result<String> {
     let (send, receive) = std::sync::mpsc::channel();
     thread::spawn(move || {
@@ -116,6 +120,8 @@ fn ready_line(stdout: std::process::ChildStdout) -> Result<String> {
     });
     let line = receive.recv_timeout(READY).context("bulkhead serve did not become ready in time")?;
     let line = line.context("bulkhead serve's standard output can't be read")?;
-    let address = line.strip_prefix("ready ").context("bulkhead serve ended before it was ready")?;
-    Ok(address.trim().to_owned())
+    let ready: serde_json::Value =
+        serde_json::from_str(&line).context("bulkhead serve ended before it was ready")?;
+    let endpoint = ready["endpoint"].as_str().context("bulkhead serve did not say where it is")?;
+    Ok(endpoint.strip_prefix("http://").unwrap_or(endpoint).to_owned())
 }

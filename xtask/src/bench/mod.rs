@@ -2,6 +2,7 @@
 
 mod contender;
 mod row;
+mod service;
 mod start;
 
 use anyhow::Result;
@@ -32,7 +33,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::packages()?;
     build::product()?;
     let rows = match arguments.area {
-        Area::Start => start::measure(arguments.runs)?,
+        Area::Start => {
+            let mut rows = start::measure(arguments.runs)?;
+            let cold = rows.iter().find(|row| row.name == start::COLD).and_then(|row| row.ours);
+            rows.extend(service::measure(arguments.runs, cold)?);
+            rows
+        }
     };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
