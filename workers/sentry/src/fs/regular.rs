@@ -70,10 +70,10 @@ impl File for RegularFile {
         &self,
         file: &OpenFile,
         offset: u64,
-        length: u64,
+        _length: u64,
         writable_shared: bool,
     ) -> Result<Mapping, Errno> {
-        file.inode().content().ok_or(Errno::ENODEV)?.mapping(offset, length, writable_shared)
+        file.inode().content().ok_or(Errno::ENODEV)?.mapping(offset, writable_shared)
     }
 
     fn release(&self, file: &OpenFile) {

@@ -249,12 +249,12 @@ impl Content {
         }
     }
 
-    /// The host's file for a mapping of `offset..offset + length`.
+    /// The host's file for a mapping from `offset` on.
     ///
     /// # Errors
-    /// ENOSPC when holes under a shared writable mapping, or a copy of the file, don't fit; EPERM if it is
+    /// ENOSPC when the holes of a file under a shared writable mapping, or a copy of the file, don't fit; EPERM if it is
     /// sealed; EMFILE and what else the host says.
-    pub fn mapping(&self, offset: u64, length: u64, writable_shared: bool) -> Result<Mapping, Errno> {
+    pub fn mapping(&self, offset: u64, writable_shared: bool) -> Result<Mapping, Errno> {
         let seals = self.seals.load(Ordering::Relaxed);
         if writable_shared && seals & (SEAL_WRITE | SEAL_FUTURE_WRITE) != 0 {
             return Err(Errno::EPERM);
@@ -277,13 +277,8 @@ impl Content {
         inner.make_writable(&self.storage)?;
         inner.make_own(&self.storage)?;
         let Backing::Own(own) = &mut inner.backing else { return Err(Errno::ENODEV) };
-        if writable_shared {
-            // The host fills holes when the guest writes to them, unseen: so they are paid for now.
-            let end = offset.saturating_add(length).min(size.next_multiple_of(BLOCK));
-            own.fill(offset, end.saturating_sub(offset))?;
-        }
         Ok(Mapping {
-            host_file: if writable_shared { own.writable() } else { own.read_only()? },
+            host_file: if writable_shared { own.share_writable(size)? } else { own.read_only()? },
             host_offset: offset,
             length_available: available,
             stub_may_write: writable_shared,

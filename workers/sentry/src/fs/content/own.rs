@@ -21,6 +21,9 @@ pub(super) struct Own {
     paid: BTreeMap<u64, u64>,
     count: u64,
     on_disk: bool,
+    /// A guest may write through a shared mapping: the host then gives any byte of the file a block, unseen. All
+    /// blocks up to the end are paid for from then on, whether they exist or not.
+    shared_writable: bool,
 }
 
 impl Own {
@@ -33,7 +36,15 @@ impl Own {
             }
             Storage::None => return Err(Errno::EROFS),
         };
-        Ok(Self { file: Arc::new(file), read_only: None, budget, paid: BTreeMap::new(), count: 0, on_disk })
+        Ok(Self {
+            file: Arc::new(file),
+            read_only: None,
+            budget,
+            paid: BTreeMap::new(),
+            count: 0,
+            on_disk,
+            shared_writable: false,
+        })
     }
 
     /// Blocks that are paid for.
@@ -41,9 +52,22 @@ impl Own {
         self.count
     }
 
-    /// The host file, open for writing.
-    pub(super) fn writable(&self) -> HostFile {
-        self.file.clone()
+    /// The host file, open for writing through shared mappings: a file of `size` bytes is paid for as a whole.
+    pub(super) fn share_writable(&mut self, size: u64) -> Result<HostFile, Errno> {
+        let first = !std::mem::replace(&mut self.shared_writable, true);
+        if let Err(errno) = self.pay_up_to(size) {
+            self.shared_writable = !first;
+            return Err(errno);
+        }
+        Ok(self.file.clone())
+    }
+
+    /// Before the file grows to `end`: what a mapping could then fill is paid for.
+    fn pay_up_to(&mut self, end: u64) -> Result<(), Errno> {
+        if !self.shared_writable || self.gaps(&block_range(0, end)).is_empty() {
+            return Ok(());
+        }
+        self.fill(0, end)
     }
 
     /// The host file, opened anew for reading only: so a mapping of it can't be made writable.
@@ -76,6 +100,7 @@ impl Own {
 
     /// Writes as much of the front as there is room for.
     pub(super) fn write_at(&mut self, offset: u64, from: &[u8]) -> Result<usize, Errno> {
+        self.pay_up_to(offset)?;
         let room = self.pay_front(block_range(offset, from.len() as u64))?;
         let want = (room * BLOCK - offset % BLOCK).min(from.len() as u64) as usize;
         let mut done = 0;
@@ -159,6 +184,7 @@ impl Own {
 
     /// Sets the size of the host's file.
     pub(super) fn truncate(&mut self, size: u64) -> Result<(), Errno> {
+        self.pay_up_to(size)?;
         rustix::fs::ftruncate(&self.file, size)?;
         self.refund(size.div_ceil(BLOCK)..u64::MAX);
         Ok(())
@@ -169,7 +195,7 @@ impl Own {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.file, flags, offset, length)?;
         let (first, last) = (offset.div_ceil(BLOCK), (offset + length) / BLOCK);
-        if first < last {
+        if first < last && !self.shared_writable {
             self.refund(first..last);
         }
         Ok(())

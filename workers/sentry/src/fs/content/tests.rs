@@ -90,7 +90,7 @@ fn apply(content: &Content, model: &mut Vec<u8>, step: &Step, seed: u64) {
             grow(model, (offset + length) as usize);
         }
         Step::Map(shared) => {
-            let mapping = content.mapping(0, model.len() as u64, shared).unwrap();
+            let mapping = content.mapping(0, shared).unwrap();
             assert_eq!(mapping.length_available, (model.len() as u64).next_multiple_of(BLOCK));
             // The host's file has the same bytes, and can be written only if it may be.
             let mut seen = vec![0; model.len()];
@@ -201,11 +201,38 @@ fn a_full_disk_takes_what_fits() {
     content.truncate(0).unwrap();
     // A hole costs nothing until a shared mapping could fill it unseen.
     content.truncate(100 * BLOCK).unwrap();
-    assert!(content.mapping(0, 5 * BLOCK, true).is_ok());
-    assert_eq!(content.mapping(0, 100 * BLOCK, true).map(|_| ()).err(), Some(Errno::ENOSPC));
-    assert!(content.mapping(0, 100 * BLOCK, false).is_ok());
-    assert_eq!(budget.used(), 5 * BLOCK);
+    assert_eq!(content.mapping(0, true).map(|_| ()).err(), Some(Errno::ENOSPC));
+    assert!(content.mapping(0, false).is_ok());
+    assert_eq!(budget.used(), 0);
     assert!(budget.hits() >= 4);
+}
+
+#[test]
+fn what_a_shared_mapping_can_fill_is_paid_for() {
+    let (scratch, budget, _directory) = scratch(20 * BLOCK);
+    for storage in [Storage::Scratch(scratch), Storage::Memory(budget.clone())] {
+        let content = Content::empty(&storage);
+        content.write_at(0, &[1; BLOCK as usize]).unwrap();
+        content.truncate(4 * BLOCK).unwrap();
+        let used = budget.used();
+        let mapping = content.mapping(3 * BLOCK, true).unwrap();
+        assert_eq!(budget.used() - used, 3 * BLOCK);
+        // The guest has mapped more than the file has: growing is what makes it usable.
+        assert_eq!(content.truncate(1 << 40), Err(Errno::ENOSPC));
+        assert_eq!(content.write_at(1 << 40, b"x"), Err(Errno::ENOSPC));
+        assert_eq!(content.allocate(1 << 40, 1, Allocate::Fill, false), Err(Errno::ENOSPC));
+        assert_eq!(rustix::fs::fstat(&mapping.host_file).unwrap().st_size as u64, 4 * BLOCK);
+        content.truncate(10 * BLOCK).unwrap();
+        content.write_at(15 * BLOCK, b"x").unwrap();
+        assert_eq!(content.blocks(), 16 * (BLOCK / 512));
+        // What is punched can be filled again through the mapping.
+        content.allocate(0, 8 * BLOCK, Allocate::Punch, true).unwrap();
+        assert_eq!(budget.used() - used, 15 * BLOCK);
+        content.truncate(2 * BLOCK).unwrap();
+        assert_eq!(budget.used() - used, BLOCK);
+        drop(content);
+        assert_eq!(budget.used(), used - BLOCK);
+    }
 }
 
 #[test]
@@ -222,8 +249,8 @@ fn seals_bind() {
     assert_eq!(content.write_at(0, b"SEALED"), Ok(6));
     content.add_seals(8).unwrap();
     assert_eq!(content.write_at(0, b"x"), Err(Errno::EPERM));
-    assert_eq!(content.mapping(0, 6, true).map(|_| ()).err(), Some(Errno::EPERM));
-    assert!(content.mapping(0, 6, false).is_ok());
+    assert_eq!(content.mapping(0, true).map(|_| ()).err(), Some(Errno::EPERM));
+    assert!(content.mapping(0, false).is_ok());
     content.add_seals(1).unwrap();
     assert_eq!(content.add_seals(2), Err(Errno::EPERM));
 }
