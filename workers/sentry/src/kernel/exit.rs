@@ -23,7 +23,10 @@ pub fn end_process(process: &Arc<Process>, ending: Ending) {
     }
     process.is_ending.store(true, Ordering::Release);
     let kernel = process.kernel();
-    if let Some(node) = kernel.tree.lock().node_mut(process.pid) {
+    if let Some(node) = kernel.tree.lock().node_mut(process.pid)
+        && Arc::ptr_eq(&node.process, process)
+        && node.state == State::Alive
+    {
         node.state = State::Ending;
     }
     for task in process.tasks() {
@@ -103,7 +106,7 @@ pub fn finish_process(kernel: &Arc<Kernel>, process: &Arc<Process>) {
     let orphans = {
         let mut tree = kernel.tree.lock();
         match tree.node_mut(process.pid) {
-            Some(node) if !matches!(node.state, State::Zombie(..)) => {
+            Some(node) if Arc::ptr_eq(&node.process, process) && !matches!(node.state, State::Zombie(..)) => {
                 node.state = State::Zombie(ending, time)
             }
             _ => return,
