@@ -78,6 +78,21 @@ fn children_that_are_left_behind_end_with_the_first_process() {
 }
 
 #[test]
+fn processes_that_fork_without_end_end_with_the_job() {
+    let forks = "(while :; do (:) & done) & (while :; do (:) & done) &";
+    for _ in 0..5 {
+        let ran = Run::shell(&format!("{forks} sleep 0.1; exit 0")).go();
+        assert_eq!(ran.state(), AttemptState::Succeeded, "{ran:?}");
+    }
+    let ran = Run::shell(&format!("{forks} while :; do (:) & done"))
+        .limits(|limits| limits.wall_time_ms = 300)
+        .go();
+    assert_eq!(ran.state(), AttemptState::TimedOut, "{ran:?}");
+    // Only the sentry itself knows this: it ended in order, and was not killed for not ending.
+    assert!(!ran.finished.top_syscalls.is_empty(), "{ran:?}");
+}
+
+#[test]
 fn zombies_of_orphans_do_not_pile_up() {
     // Each subshell leaves an orphan that ends at once; the first process waits for none of them.
     let ran =

@@ -8,7 +8,7 @@ use bulkhead_platform::{GuestThread, Ran, Registers};
 
 use super::process::{Ending, Process};
 use super::task::{Borrowed, Run, Task, TaskParts};
-use super::tree::{Node, State};
+use super::tree::{Node, State, Tree};
 use super::{Kernel, PlatformMemory, Resource, end_process, exit, run};
 use crate::errno::Errno;
 use crate::sync::Mutex;
@@ -49,11 +49,14 @@ pub struct NewThread {
 }
 
 impl Kernel {
-    /// Whether one more thread fits into the job's limit and the caller's own.
-    fn admit(&self, threads: u64, task: &Task) -> Result<(), Errno> {
+    /// Whether one more thread fits into the job's limit and the caller's own, and the job is not ending.
+    fn admit(&self, tree: &Tree, task: &Task) -> Result<(), Errno> {
+        if tree.is_closed() {
+            return Err(Errno::EAGAIN);
+        }
         let own = task.process.limits.soft(Resource::Processes);
         let bound = if task.credentials().uid == 0 { u64::MAX } else { own };
-        if threads >= self.limits.processes.min(bound) { Err(Errno::EAGAIN) } else { Ok(()) }
+        if tree.threads >= self.limits.processes.min(bound) { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 
     fn parts(task: &Task, share_files: bool, share_fs: bool) -> TaskParts {
@@ -70,11 +73,11 @@ impl Kernel {
     /// Makes a thread of the caller's process, without a host thread.
     ///
     /// # Errors
-    /// EAGAIN at the job's limit of processes.
+    /// EAGAIN at the job's limit of processes, and while the job ends.
     pub fn new_thread(&self, task: &Arc<Task>, how: &NewThread) -> Result<Arc<Task>, Errno> {
         let parts = Self::parts(task, how.share_files, how.share_fs);
         let mut tree = self.tree.lock();
-        self.admit(tree.threads, task)?;
+        self.admit(&tree, task)?;
         let thread = Task::new(tree.allocate()?, task.process.clone(), parts);
         thread.signals.lock().mask = task.signals.lock().mask;
         // Under the tree's lock, so that an end of the process that is decided now finds the thread.
@@ -89,12 +92,12 @@ impl Kernel {
     /// Makes a child process with one thread, without a host process.
     ///
     /// # Errors
-    /// EAGAIN at the job's limit of processes.
+    /// EAGAIN at the job's limit of processes, and while the job ends.
     pub fn new_process(self: &Arc<Self>, task: &Arc<Task>, how: &NewProcess) -> Result<Arc<Task>, Errno> {
         let parent = &task.process;
         let parts = Self::parts(task, how.share_files, how.share_fs);
         let mut tree = self.tree.lock();
-        self.admit(tree.threads, task)?;
+        self.admit(&tree, task)?;
         let (group, session, grandparent) = {
             let node =
                 tree.node(parent.pid).filter(|node| node.state == State::Alive).ok_or(Errno::EAGAIN)?;
@@ -132,6 +135,8 @@ impl Kernel {
             tree.reap(process.pid);
             drop(tree);
             process.tasks.lock().clear();
+            // It may have been the last one that the job's end waited for.
+            self.check_all_gone();
         } else {
             process.tasks.lock().retain(|task| !Arc::ptr_eq(task, child));
         }
@@ -184,8 +189,8 @@ impl Kernel {
         }
         let alive = run::enter(&child);
         if is_process && child.process.ends() {
-            // It was killed before it had a host process: now it has one, which must not live either.
-            *child.process.stub.lock() = None;
+            // It was killed before it had a host process: now it has one, which must not live either. It stays
+            // the process's own, so that `gone` finishes what may not be finished yet.
             host.stub().kill();
             return;
         }

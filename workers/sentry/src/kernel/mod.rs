@@ -199,22 +199,15 @@ impl Kernel {
     /// The first process has ended: so do all others.
     fn end_everything(&self, ending: Ending) {
         let _first = self.first_ending.set(ending);
-        for process in self.living() {
-            end_process(&process, Ending::Killed(Signal::KILL, false));
-        }
+        self.kill_everything();
     }
 
-    /// Kills every process.
+    /// Kills every process. None is made afterwards.
     pub fn kill_everything(&self) {
-        for process in self.living() {
+        let living = self.tree.lock().close();
+        for process in living {
             end_process(&process, Ending::Killed(Signal::KILL, false));
         }
-    }
-
-    fn living(&self) -> Vec<Arc<Process>> {
-        let tree = self.tree.lock();
-        let living = tree.nodes().filter(|node| node.state == State::Alive);
-        living.map(|node| node.process.clone()).collect()
     }
 
     /// Tells the observer once the last process is gone.

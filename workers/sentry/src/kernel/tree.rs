@@ -84,6 +84,8 @@ pub struct Tree {
     made: u64,
     /// Threads that exist, zombies not counted.
     pub threads: u64,
+    /// The job is ending: nothing is made any more, or whoever ends what there is would miss it.
+    closed: bool,
 }
 
 impl Tree {
@@ -103,6 +105,18 @@ impl Tree {
             }
         }
         Err(Errno::EAGAIN)
+    }
+
+    /// Whether the job is ending, so that no process or thread may be added.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Lets no process or thread be made from now on. Returns all processes whose end is yet to be decided.
+    pub fn close(&mut self) -> Vec<Arc<Process>> {
+        self.closed = true;
+        let living = self.nodes.values().filter(|node| node.state == State::Alive);
+        living.map(|node| node.process.clone()).collect()
     }
 
     /// Adds a process.
