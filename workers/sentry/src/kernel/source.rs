@@ -236,12 +236,7 @@ fn map_line(space: &super::Space, line: &Mapping) -> MapLine {
     if line.inode != 0 {
         let mapped = space.mapped.lock();
         let device = rustix::fs::makedev(line.device.0, line.device.1);
-        let found = mapped.iter().find(|file| {
-            file.host == (device, line.inode)
-                && (file.host_offset..file.host_offset.saturating_add(file.length.max(1)))
-                    .contains(&line.offset)
-        });
-        if let Some(file) = found {
+        if let Some(file) = mapped.find((device, line.inode), line.offset) {
             shown.offset = line.offset - file.host_offset;
             shown.file = Some(file.dentry.clone());
         }

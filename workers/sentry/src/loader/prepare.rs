@@ -114,7 +114,7 @@ pub(super) fn prepare(
         stack_start: stack.pointer,
         stack: (stack.top - stack_size(stack_limit), stack.top),
         file: Some(program.file.clone()),
-        mapped: Mutex::new(mapped),
+        mapped: Mutex::new(mapped.into()),
     };
     describe_space(&stub, &space, stack.auxv_address, &mut commands)?;
     let registers = Registers { rip: entry, rsp: stack.pointer, eflags: 0x202, ..Registers::default() };
@@ -127,12 +127,7 @@ fn named(
     (loaded, mappings): (Loaded, Vec<crate::vfs::Mapping>),
 ) -> (Loaded, Vec<MappedFile>) {
     let dentry = file.dentry();
-    let name = |mapping: crate::vfs::Mapping| {
-        let stat = rustix::fs::fstat(&mapping.host_file).ok()?;
-        let host_offset = if mapping.own_file { 0 } else { mapping.host_offset };
-        let (host, length) = ((stat.st_dev, stat.st_ino), mapping.length_available);
-        Some(MappedFile { host, host_offset, length, dentry: dentry.clone() })
-    };
+    let name = |mapping: crate::vfs::Mapping| MappedFile::new(&mapping, dentry).ok();
     (loaded, mappings.into_iter().filter_map(name).collect())
 }
 

@@ -139,7 +139,8 @@ fn file_mapping(cx: &mut Ctx<'_>, request: &Request, file: &Arc<OpenFile>) -> Sy
         return anonymous(cx, request);
     }
     let mapping = file.mapping(request.offset, request.length, writable)?;
-    remember(cx.task, file, &mapping);
+    // Kept for as long as it is mapped: for its costs, and its name in /proc/PID/maps.
+    cx.task.process.space().keep(cx.kernel, cx.task, MappedFile::new(&mapping, file.dentry())?)?;
     let access = if mapping.stub_may_write { FileAccess::ReadWrite } else { FileAccess::ReadOnly };
     if cx.registers.is_none() {
         // A plain call: the guest's own call maps it, at its own offset.
@@ -220,24 +221,6 @@ fn shared_memory(length: u64) -> Result<OwnedFd, Errno> {
     let file = memfd_create("shared", MemfdFlags::CLOEXEC)?;
     ftruncate(&file, length)?;
     Ok(file)
-}
-
-/// Keeps the name of a mapped file for /proc/PID/maps.
-fn remember(task: &Task, file: &Arc<OpenFile>, mapping: &Mapping) {
-    /// Names that are kept for one address space.
-    const KEPT: usize = 4096;
-    let Ok(stat) = rustix::fs::fstat(&mapping.host_file) else { return };
-    let host = (stat.st_dev, stat.st_ino);
-    let host_offset = if mapping.own_file { 0 } else { mapping.host_offset };
-    let space = task.process.space();
-    let mut mapped = space.mapped.lock();
-    let known = mapped.iter_mut().find(|known| known.host == host && known.host_offset == host_offset);
-    if let Some(known) = known {
-        known.length = known.length.max(mapping.length_available);
-    } else if mapped.len() < KEPT {
-        let dentry = file.dentry().clone();
-        mapped.push(MappedFile { host, host_offset, length: mapping.length_available, dentry });
-    }
 }
 
 /// A form of a native call that the filter notifies (odd flags, mediation): the host's kernel decides, if the
