@@ -124,6 +124,15 @@ impl Stub {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the kernel told of its end, unless that has come: false then.
+    fn announce(&self) -> bool {
+        // The reaper ends the stub before it asks whether the end is to be told: it asks after this, or has
+        // ended the stub before.
+        let mut announced = self.announced();
+        *announced = self.hold().is_some();
+        *announced
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         if let Some(_alive) = self.hold() {
             host::kill(self.pid, signal);
@@ -233,9 +242,12 @@ impl WarmStub {
     /// but `kill`.
     ///
     /// # Errors
-    /// E2BIG if there are more than [`layout::MAX_COMMANDS`] commands.
+    /// E2BIG if there are more than [`layout::MAX_COMMANDS`] commands; ESRCH if the stub has died already. Then
+    /// `Kernel::gone` does not follow.
     pub fn start(mut self, commands: &[HostCall], registers: &Registers) -> Result<(), Errno> {
-        *self.stub.announced() = true;
+        if !self.stub.announce() {
+            return Err(Errno::SRCH);
+        }
         self.thread.start(commands, registers)?;
         self.started = true;
         Ok(())

@@ -9,7 +9,8 @@ use super::{elf, script};
 use crate::call::{Args, Fail, SysResult};
 use crate::errno::Errno;
 use crate::kernel::{
-    Ctx, Kernel, PlatformMemory, Process, Resource, Run, Task, end_task, finish_process, run,
+    Ctx, Ending, Kernel, PlatformMemory, Process, Resource, Run, Signal, Task, end_process, end_task,
+    finish_process, run,
 };
 use crate::vfs::{Caller, Credentials, Dentry, OpenFile, WalkFlags};
 
@@ -156,10 +157,11 @@ fn take_over(task: &Arc<Task>, program: &Program, ready: Ready, credentials: Arc
     }
     run::run_then_look(task);
     if ready.stub.start(&ready.commands, &ready.registers).is_err() {
-        crate::kernel::end_process(
-            process,
-            crate::kernel::Ending::Killed(crate::kernel::Signal::KILL, false),
-        );
+        // The stub is dropped and its end is not told: nobody else finishes the process, even if somebody else
+        // has decided its end.
+        *process.stub.lock() = None;
+        end_process(process, Ending::Killed(Signal::KILL, false));
+        finish_process(&kernel, process);
     }
 }
 

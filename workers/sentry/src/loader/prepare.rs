@@ -117,6 +117,11 @@ pub(super) fn prepare(
         mapped: Mutex::new(mapped.into()),
     };
     describe_space(&stub, &space, stack.auxv_address, &mut commands)?;
+    // Program and interpreter together can have more segments than one list carries. Behind the point of no
+    // return it would be too late to say so.
+    if commands.len() > layout::MAX_COMMANDS {
+        return Err(Errno::ENOEXEC);
+    }
     let registers = Registers { rip: entry, rsp: stack.pointer, eflags: 0x202, ..Registers::default() };
     Ok(Ready { stub, commands, registers, space })
 }
