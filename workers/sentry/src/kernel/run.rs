@@ -140,7 +140,15 @@ impl Execution<'_> {
             self.kernel.timers.add(deadline, &(blocked.clone() as Arc<dyn crate::wait::Wake>), 0);
         }
         match blocked.park(Parked { stop: self.stop, state: self.state, restart }) {
-            None => None,
+            None => {
+                // Who ended the task between the two steps could not take the stop.
+                if task.is_dead()
+                    && let Some(parked) = blocked.abandon()
+                {
+                    leave_dead(task, parked.stop);
+                }
+                None
+            }
             Some(parked) => {
                 if !enter(task) {
                     leave_dead(task, parked.stop);
