@@ -16,7 +16,7 @@ pub(super) const TABLE: &[Entry] = &[
         56,
         "clone",
         sys_clone,
-        "no namespaces (EPERM); CLONE_VM only for threads and vfork (ENOSYS)",
+        "no namespaces (EPERM); CLONE_VM only for threads and vfork (ENOSYS); no threads in a vfork child (EAGAIN)",
     ),
     Entry::full(57, "fork", sys_fork),
     Entry::full(58, "vfork", sys_vfork),
@@ -148,6 +148,10 @@ fn clone(cx: &mut Ctx<'_>, request: &Request) -> SysResult {
         child.fs_base = request.tls;
     }
     if flags & CLONE_THREAD != 0 {
+        if cx.task.borrowed.lock().is_some() {
+            // The thread would be one of the parent's host process, and the loan's end would not end it.
+            return Err(Errno::EAGAIN.into());
+        }
         return thread(cx, request, parent, child);
     }
     match (flags & CLONE_VM != 0, flags & CLONE_VFORK != 0) {
