@@ -135,13 +135,18 @@ impl GuestThread {
 
     /// Ends a stop with a command list.
     pub(crate) fn command(&self, commands: &[HostCall], plan: Plan) -> Result<(), Errno> {
+        self.try_command(commands, plan).map(drop)
+    }
+
+    /// As `command`; false if the thread is gone.
+    fn try_command(&self, commands: &[HostCall], plan: Plan) -> Result<bool, Errno> {
         if commands.len() > layout::MAX_COMMANDS {
             return Err(Errno::TOOBIG);
         }
         let shared = &self.stub().shared;
         let consent =
             Consent::new(commands, |c| filter::native(&shared.program, c.nr, c.args, layout::STUB_TEXT));
-        let Some(mut bell) = self.peek_bell() else { return Ok(()) };
+        let Some(mut bell) = self.peek_bell() else { return Ok(false) };
         let mut writes = Writes::default();
         let mut op = plan.op;
         if let Some(registers) = &plan.registers {
@@ -169,12 +174,12 @@ impl GuestThread {
         {
             let mut phase = self.lock();
             if !matches!(&*phase, Phase::Bell(now) if now.id == bell.id) {
-                return Ok(());
+                return Ok(false);
             }
             *phase = Phase::Commanded(commanded);
         }
         self.order(&bell, writes, op);
-        Ok(())
+        Ok(true)
     }
 
     /// Ends the stop of a warm stub's first thread.
@@ -185,9 +190,6 @@ impl GuestThread {
 
     /// Ends a stop with a clone in the stub.
     pub(crate) fn clone_host(&self, clone: HostCall, kind: BirthKind, token: u64, parent: &Registers) {
-        if self.peek_bell().is_none() {
-            return;
-        }
         let births = &self.stub().shared.births;
         let birth = births.expect(Birth { token, kind, parent: self.stub().clone(), consented: false });
         // A thread finds its word in its own slot, a forked child in its copy of the parent's.
@@ -200,9 +202,15 @@ impl GuestThread {
             token: Some(token),
             then: Then::Tell,
         };
-        if wrote.is_err() || self.command(&[clone], plan).is_err() {
-            // Its end tells the kernel that the birth is off.
+        if wrote.is_ok() && matches!(self.try_command(&[clone], plan), Ok(true)) {
+            return;
+        }
+        if wrote.is_err() {
             self.stub().condemn("its slot can't be written");
+        }
+        // Or its thread is gone. The reaper may have looked for births before this one was noted, or takes it.
+        if births.take(birth).is_some() && matches!(kind, BirthKind::Fork { .. }) {
+            self.stub().shared.kernel().stillborn(token);
         }
     }
 }
