@@ -112,6 +112,14 @@ pub(crate) fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Kills all other processes of the pid namespace, if this process is its first: then all are its descendants.
+pub(crate) fn kill_namespace() {
+    if std::process::id() == 1 {
+        // SAFETY: kill takes plain numbers.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
 /// Whether `pid` is a living child of this process.
 pub(crate) fn is_child(pid: i32) -> bool {
     // SAFETY: siginfo_t is plain data for which zeroes are valid.

@@ -215,6 +215,9 @@ impl Kernel {
         let Some(ending) = self.first_ending.get() else { return };
         let gone = self.tree.lock().nodes().all(|node| matches!(node.state, State::Zombie(..)));
         if gone && !self.told.swap(true, Ordering::SeqCst) {
+            if let Some(platform) = self.platform.get() {
+                platform.end();
+            }
             self.all_gone.wake(Events::ALL);
             if let Some(observer) = self.observer.get() {
                 observer.all_gone(*ending);
