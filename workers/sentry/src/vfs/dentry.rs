@@ -114,6 +114,17 @@ impl Drop for Children {
     }
 }
 
+impl Drop for Dentry {
+    /// A directory that was removed lives on by what was in it; the last name may end a chain as long as a guest
+    /// likes.
+    fn drop(&mut self) {
+        let mut next = self.place.lock().parent.take();
+        while let Some(last) = next.and_then(Arc::into_inner) {
+            next = last.place.lock().parent.take();
+        }
+    }
+}
+
 impl std::fmt::Debug for Dentry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Dentry({:?})", String::from_utf8_lossy(&self.name()))
@@ -245,18 +256,33 @@ impl Dentry {
 pub(crate) const MAX_CACHED_NAMES: usize = 65_536;
 
 /// Forgets every name of the image that nobody uses and that is as in the image. Called under the tree's lock.
-pub(crate) fn sweep(directory: &Arc<Dentry>) {
+/// Guests decide how deep directories are: nothing here recurses.
+pub(crate) fn sweep(root: &Arc<Dentry>) {
+    let mut directories = vec![root.clone()];
+    let mut next = 0;
+    while let Some(directory) = directories.get(next) {
+        let below = directories_in(directory);
+        directories.extend(below);
+        next += 1;
+    }
+    // What is below comes later: when it is a directory's turn, only the tree holds what is in it.
+    while let Some(directory) = directories.pop() {
+        forget_unused(&directory);
+    }
+}
+
+fn directories_in(directory: &Dentry) -> Vec<Arc<Dentry>> {
+    let Some(children) = directory.children() else { return Vec::new() };
+    let children = children.lock();
+    let dentries = children.names.values().filter_map(|child| match child {
+        Child::Lower(dentry) | Child::Upper(dentry, _) => Some(dentry),
+        _ => None,
+    });
+    dentries.filter(|dentry| dentry.children().is_some()).cloned().collect()
+}
+
+fn forget_unused(directory: &Dentry) {
     let Some(children) = directory.children() else { return };
-    let below: Vec<Arc<Dentry>> = {
-        let children = children.lock();
-        let dentries = children.names.values().filter_map(|child| match child {
-            Child::Lower(dentry) | Child::Upper(dentry, _) => Some(dentry.clone()),
-            _ => None,
-        });
-        dentries.filter(|dentry| dentry.children().is_some()).collect()
-    };
-    below.iter().for_each(sweep);
-    drop(below);
     let mut children = children.lock();
     let unused: Vec<Box<[u8]>> = children
         .names

@@ -9,6 +9,7 @@ mod receive;
 mod send;
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -248,7 +249,7 @@ impl Endpoint {
         self.queue.wake(Events::ALL);
         self.room.wake(Events::ALL);
         // Files in messages are closed here, where nothing is locked.
-        drop(inbox);
+        let_go(inbox.into_iter().flat_map(|message| message.files));
     }
 
     /// What it is ready for.
@@ -281,6 +282,30 @@ impl Endpoint {
         }
         events
     }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        let inbox = std::mem::take(&mut self.state.lock().inbox);
+        let_go(inbox.into_iter().flat_map(|message| message.files));
+    }
+}
+
+/// Drops files that were in messages. A socket among them may have messages with sockets in turn, as many deep as
+/// a guest likes: so what comes up meanwhile on this thread is done after, not within.
+fn let_go(files: impl IntoIterator<Item = Arc<OpenFile>>) {
+    thread_local! {
+        static LEFT: RefCell<Vec<Arc<OpenFile>>> = const { RefCell::new(Vec::new()) };
+        static BUSY: Cell<bool> = const { Cell::new(false) };
+    }
+    LEFT.with_borrow_mut(|left| left.extend(files));
+    if BUSY.replace(true) {
+        return;
+    }
+    while let Some(file) = LEFT.with_borrow_mut(Vec::pop) {
+        drop(file);
+    }
+    BUSY.set(false);
 }
 
 /// An open AF_UNIX socket.

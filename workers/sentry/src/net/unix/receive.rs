@@ -65,7 +65,7 @@ impl Endpoint {
             };
             (received, peer)
         };
-        drop(dropped);
+        super::let_go(dropped);
         if !take.peek {
             self.room.wake(Events::OUT);
             if let Some(peer) = peer {

@@ -192,3 +192,21 @@ fn the_internet_is_unreachable_at_once() {
     assert_eq!(guest.call("socket", &[16, 3, 0]), Err(Errno::EAFNOSUPPORT));
     assert_eq!(guest.call("socket", &[2, 3, 1]), Err(Errno::EPERM));
 }
+
+#[test]
+fn sockets_in_sockets_are_closed_however_deep() {
+    use crate::net::unix::{Endpoint, Outgoing, Peer, SocketFile, Type};
+    let guest = Guest::new();
+    let open = |socket| guest.kernel.vfs().anonymous_file("socket", 2, Box::new(SocketFile(socket)));
+    let (innermost, watched) = Endpoint::pair(Type::Stream, Peer::default());
+    let mut file = open(innermost);
+    for _ in 0..50_000 {
+        let (from, to) = Endpoint::pair(Type::Datagram, Peer::default());
+        let outgoing = Outgoing { data: b"x", peer: Peer::default(), files: vec![file], target: None };
+        assert_eq!(from.send(outgoing), Ok(1));
+        file = open(to);
+    }
+    assert_eq!(watched.read(&mut [0; 1]), Err(Errno::EAGAIN));
+    drop(file);
+    assert_eq!(watched.read(&mut [0; 1]), Ok(0));
+}

@@ -123,6 +123,19 @@ fn removed_files_live_as_long_as_they_are_open() {
 }
 
 #[test]
+fn the_last_name_ends_a_long_chain_of_removed_directories() {
+    let test = TestVfs::new(1 << 20);
+    let inode = test.root().inode();
+    let before = Arc::strong_count(inode);
+    let mut at = crate::vfs::Dentry::new(None, b"", inode.clone());
+    for _ in 0..100_000 {
+        at = crate::vfs::Dentry::new(Some(at), b"d", inode.clone());
+    }
+    drop(at);
+    assert_eq!(Arc::strong_count(inode), before);
+}
+
+#[test]
 fn temporary_files_get_a_name_or_go() {
     let test = TestVfs::new(1 << 20);
     let (caller, root) = (test.caller(), test.root().clone());
