@@ -25,8 +25,12 @@ pub const EPOLLWAKEUP: u32 = 1 << 29;
 pub const EPOLLEXCLUSIVE: u32 = 1 << 28;
 const FLAGS: u32 = EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE;
 
-/// Epolls in epolls in epolls, at most.
-const MAX_NESTING: u32 = 4;
+/// Epolls in epolls in epolls, at most: wake-ups and questions recurse that deep (EP_MAX_NESTS and itself).
+const MAX_NESTING: u32 = 5;
+/// Ways from epolls above a new link to those below it, at most: an event takes all of them.
+const MAX_WAYS: u32 = 500;
+/// Held while an epoll is put into another, so that two such calls can't make a cycle.
+static NESTING: Mutex<()> = Mutex::new(());
 /// fs.epoll.max_user_watches for one epoll: items are the sentry's memory.
 const MAX_ITEMS: usize = 65_536;
 
@@ -38,6 +42,9 @@ struct Inner {
     items: Mutex<BTreeMap<(i32, u64), Arc<Entry>>>,
     ready: Mutex<VecDeque<Arc<Item>>>,
     queue: WaitQueue,
+    /// Epolls that this one is in, and epolls that are in it, once for each item.
+    above: Mutex<Vec<Weak<Inner>>>,
+    below: Mutex<Vec<Weak<Inner>>>,
 }
 
 struct Item {
@@ -140,35 +147,42 @@ impl Epoll {
     /// EPOLL_CTL_ADD.
     ///
     /// # Errors
-    /// EEXIST, EPERM for a file that can't be waited for, ELOOP, EINVAL for itself, ENOSPC.
+    /// EEXIST, EPERM for a file that can't be waited for, ELOOP, EINVAL for itself and for too many ways from epoll
+    /// to epoll, ENOSPC.
     pub fn add(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<(), Errno> {
         if !file.ops().pollable() {
             return Err(Errno::EPERM);
         }
-        if let Some(other) = file.object::<Self>() {
-            if Arc::ptr_eq(&other.0, &self.0) {
-                return Err(Errno::EINVAL);
+        let entry = match file.object::<Self>() {
+            Some(other) => {
+                let _alone = NESTING.lock();
+                self.0.admit(&other.0)?;
+                let entry = self.insert(fd, file, events, data)?;
+                self.0.below.lock().push(Arc::downgrade(&other.0));
+                other.0.above.lock().push(Arc::downgrade(&self.0));
+                entry
             }
-            other.check_loop(&self.0, 1)?;
-        }
-        let entry = {
-            let mut items = self.0.items.lock();
-            if items.len().is_power_of_two() {
-                items.retain(|_, entry| entry.item.file.strong_count() > 0);
-            }
-            if items.len() >= MAX_ITEMS {
-                return Err(Errno::ENOSPC);
-            }
-            let key = (fd, file.id());
-            if items.contains_key(&key) {
-                return Err(Errno::EEXIST);
-            }
-            let entry = Arc::new(Entry::new(&self.0, file, events, data));
-            items.insert(key, entry.clone());
-            entry
+            None => self.insert(fd, file, events, data)?,
         };
         self.watch(&entry, file);
         Ok(())
+    }
+
+    fn insert(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<Arc<Entry>, Errno> {
+        let mut items = self.0.items.lock();
+        if items.len().is_power_of_two() {
+            items.retain(|_, entry| entry.item.file.strong_count() > 0);
+        }
+        if items.len() >= MAX_ITEMS {
+            return Err(Errno::ENOSPC);
+        }
+        let key = (fd, file.id());
+        if items.contains_key(&key) {
+            return Err(Errno::EEXIST);
+        }
+        let entry = Arc::new(Entry::new(&self.0, file, events, data));
+        items.insert(key, entry.clone());
+        Ok(entry)
     }
 
     /// EPOLL_CTL_MOD.
@@ -195,6 +209,10 @@ impl Epoll {
     pub fn remove(&self, fd: i32, file: &Arc<OpenFile>) -> Result<(), Errno> {
         let entry = self.0.items.lock().remove(&(fd, file.id())).ok_or(Errno::ENOENT)?;
         self.0.ready.lock().retain(|item| !Arc::ptr_eq(item, &entry.item));
+        if let Some(other) = file.object::<Self>() {
+            unlink(&self.0.below, &other.0);
+            unlink(&other.0.above, &self.0);
+        }
         Ok(())
     }
 
@@ -206,23 +224,6 @@ impl Epoll {
             entry.item.enqueue(&self.0);
             self.0.queue.wake(Events::IN);
         }
-    }
-
-    fn check_loop(&self, target: &Arc<Inner>, depth: u32) -> Result<(), Errno> {
-        if depth > MAX_NESTING {
-            return Err(Errno::ELOOP);
-        }
-        let files: Vec<Arc<OpenFile>> =
-            self.0.items.lock().values().filter_map(|entry| entry.item.file.upgrade()).collect();
-        for file in files {
-            if let Some(other) = file.object::<Self>() {
-                if Arc::ptr_eq(&other.0, target) {
-                    return Err(Errno::ELOOP);
-                }
-                other.check_loop(target, depth + 1)?;
-            }
-        }
-        Ok(())
     }
 
     /// What is ready, at most `most`.
@@ -277,6 +278,59 @@ impl Epoll {
             }
         }
         false
+    }
+}
+
+impl Inner {
+    /// Whether `other` may be put into this one.
+    fn admit(self: &Arc<Self>, other: &Arc<Self>) -> Result<(), Errno> {
+        if Arc::ptr_eq(self, other) {
+            return Err(Errno::EINVAL);
+        }
+        let (mut ways_down, mut ways_up) = (0, 0);
+        let down = other.reach(|epoll| &epoll.below, self, 1, &mut ways_down)?;
+        let up = self.reach(|epoll| &epoll.above, other, 1, &mut ways_up)?;
+        if down + up > MAX_NESTING {
+            return Err(Errno::ELOOP);
+        }
+        if ways_down * ways_up > MAX_WAYS { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// How many epolls the longest way has, and counts the ways.
+    fn reach(
+        &self,
+        next: fn(&Self) -> &Mutex<Vec<Weak<Self>>>,
+        target: &Arc<Self>,
+        depth: u32,
+        ways: &mut u32,
+    ) -> Result<u32, Errno> {
+        *ways += 1;
+        if depth > MAX_NESTING {
+            return Err(Errno::ELOOP);
+        }
+        if *ways > MAX_WAYS {
+            return Err(Errno::EINVAL);
+        }
+        let epolls: Vec<Arc<Self>> = {
+            let mut list = next(self).lock();
+            list.retain(|epoll| epoll.strong_count() > 0);
+            list.iter().filter_map(Weak::upgrade).collect()
+        };
+        let mut deepest = depth;
+        for epoll in epolls {
+            if Arc::ptr_eq(&epoll, target) {
+                return Err(Errno::ELOOP);
+            }
+            deepest = deepest.max(epoll.reach(next, target, depth + 1, ways)?);
+        }
+        Ok(deepest)
+    }
+}
+
+fn unlink(list: &Mutex<Vec<Weak<Inner>>>, epoll: &Arc<Inner>) {
+    let mut list = list.lock();
+    if let Some(at) = list.iter().position(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(epoll))) {
+        list.swap_remove(at);
     }
 }
 

@@ -125,6 +125,31 @@ fn epoll_knows_what_it_can_wait_for() {
 }
 
 #[test]
+fn epolls_nest_five_deep_from_either_end() {
+    let guest = Guest::new();
+    let make = || guest.call("epoll_create1", &[0]).unwrap();
+    let upward: Vec<u64> = (0..6).map(|_| make()).collect();
+    for pair in upward[..5].windows(2) {
+        control(&guest, pair[1], ADD, pair[0], IN, 0).unwrap();
+    }
+    assert_eq!(control(&guest, upward[5], ADD, upward[4], IN, 0), Err(Errno::ELOOP));
+    assert_eq!(control(&guest, upward[0], ADD, upward[5], IN, 0), Err(Errno::ELOOP));
+    // Taken out again, or closed, it does not count.
+    control(&guest, upward[3], DEL, upward[2], 0, 0).unwrap();
+    control(&guest, upward[5], ADD, upward[4], IN, 0).unwrap();
+    assert_eq!(control(&guest, upward[3], ADD, upward[2], IN, 0), Err(Errno::ELOOP));
+    guest.call("close", &[upward[0]]).unwrap();
+    control(&guest, upward[3], ADD, upward[2], IN, 0).unwrap();
+    // An event below would take hundreds of ways up.
+    let (above, below) = (make(), make());
+    for _ in 0..25 {
+        control(&guest, make(), ADD, above, IN, 0).unwrap();
+        control(&guest, below, ADD, make(), IN, 0).unwrap();
+    }
+    assert_eq!(control(&guest, above, ADD, below, IN, 0), Err(Errno::EINVAL));
+}
+
+#[test]
 fn poll_and_select_agree() {
     let guest = Guest::new();
     let (r, w) = guest.pair("pipe2", &[0]);
