@@ -65,7 +65,8 @@ pub enum Ended {
 
 impl FleetStore {
     /// Writes starts, then ends, in one transaction; at most [`WRITE_BATCH`] of each, at most one of each per job.
-    /// Starts alone don't wait for the disk: if one is forgotten, the attempt's end is accepted all the same.
+    /// All of it waits for the disk: a node says once that a job runs, so a start that a crash of PostgreSQL took
+    /// back would leave a running job to be given up as one that never started.
     /// Answers with what became of each end, in order.
     ///
     /// # Errors
@@ -77,8 +78,7 @@ impl FleetStore {
         ends: &[AttemptEnd],
     ) -> Result<Vec<Ended>, StoreError> {
         debug_assert!(starts.len() <= WRITE_BATCH && ends.len() <= WRITE_BATCH);
-        let begin = if ends.is_empty() { "BEGIN; SET LOCAL synchronous_commit = off" } else { "BEGIN" };
-        let mut tx = self.pool.begin_with(begin).await?;
+        let mut tx = self.pool.begin().await?;
         let mut ids: Vec<Uuid> = starts.iter().map(|start| start.key.job.as_uuid()).collect();
         ids.extend(ends.iter().map(|end| end.key.job.as_uuid()));
         let rows: Vec<LockedJob> = sqlx::query_as(leases::JOBS_LOCK).bind(&ids).fetch_all(&mut *tx).await?;

@@ -54,7 +54,7 @@ pub(crate) struct SpecArgs {
     /// File to place into the sandbox; may be repeated
     #[arg(long, value_name = "FILE:PATH", value_parser = units::placement)]
     input: Vec<(PathBuf, String)>,
-    /// Archive (tar, gzip or zstd) to unpack into a directory of the sandbox; may be repeated
+    /// Archive (tar, plain or with gzip) to unpack into a directory of the sandbox; may be repeated
     #[arg(long, value_name = "FILE:DIR", value_parser = units::placement)]
     input_archive: Vec<(PathBuf, String)>,
     /// Files to collect at the end, as a pattern (*, ?, [..], **); may be repeated
