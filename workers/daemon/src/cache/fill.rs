@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
-    pub(super) fn complete(mut self, key: &Key) -> Result<Arc<Held>, CacheError> {
+    /// The content is on the disk before its name is: after a crash of the machine no name means less than its digest.
+    pub(super) async fn complete(mut self, key: &Key) -> Result<Arc<Held>, CacheError> {
         let got = Digest::from_bytes(std::mem::take(&mut self.hash).finalize().into());
         if got != key.digest {
             return Err(CacheError::Digest { wanted: key.digest, got });
@@ -46,10 +47,22 @@ impl<'a> Filling<'a> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
+        sync(self.file.try_clone()?).await?;
         fs::rename(&self.path, &path)?;
         self.complete = true;
-        Ok(self.cache.state().insert(key.clone(), path, self.written))
+        let held = self.cache.state().insert(key.clone(), path.clone(), self.written);
+        if let Some(parent) = path.parent() {
+            // The content can be used whatever becomes of its name: it would only be fetched again.
+            if let Err(error) = sync(File::open(parent)?).await {
+                tracing::warn!(%error, "a name in the cache may not outlast a crash");
+            }
+        }
+        Ok(held)
     }
+}
+
+async fn sync(file: File) -> io::Result<()> {
+    tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::from)?
 }
 
 impl Drop for Filling<'_> {

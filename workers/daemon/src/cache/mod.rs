@@ -142,7 +142,7 @@ impl Cache {
             // At most a quarter of a MiB to the page cache: not worth a thread.
             filling.write(&part?)?;
         }
-        filling.complete(key)
+        filling.complete(key).await
     }
 
     fn path(&self, key: &Key) -> PathBuf {
