@@ -7,7 +7,7 @@ use bulkhead_proto::worker::from_worker::Message;
 use bulkhead_proto::worker::{
     AttemptFinished, AttemptStarted, FromWorker, OutputChunk, StoreBlobRequest, store_blob_request,
 };
-use bulkhead_types::{OutputFile, OutputStream};
+use bulkhead_types::{AttemptOutcome, OutputFile, OutputStream};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -34,7 +34,8 @@ struct SessionOver;
 
 /// Ships the attempt until its outcome is sent, or the session is over.
 pub(super) async fn ship(attempt: Arc<Attempt>, clients: Clients, to_server: mpsc::Sender<FromWorker>) {
-    let mut shipper = Shipper { attempt, clients, to_server, sent: [0; 2], start_told: false };
+    let mut shipper =
+        Shipper { attempt, clients, to_server, sent: [0; 2], unreadable: [false; 2], start_told: false };
     // Both ends are the same to us: nothing more can be done in this session.
     let _ = shipper.run().await;
 }
@@ -44,6 +45,8 @@ struct Shipper {
     clients: Clients,
     to_server: mpsc::Sender<FromWorker>,
     sent: [u64; 2],
+    /// Streams of which the disk lost a part: they end where they were sent to.
+    unreadable: [bool; 2],
     start_told: bool,
 }
 
@@ -92,7 +95,8 @@ impl Shipper {
         let stream = STREAMS[index];
         let file = self.attempt.spool.stream(stream);
         let mut shipped = false;
-        while self.sent[index] < file.kept()
+        while !self.unreadable[index]
+            && self.sent[index] < file.kept()
             && self.sent[index].saturating_sub(self.attempt.durable(stream)) < WINDOW_BYTES
         {
             let data = match file.read(self.sent[index], CHUNK_BYTES) {
@@ -101,7 +105,8 @@ impl Shipper {
                     // The disk lost what it had: the attempt can't be told as it was.
                     tracing::error!(attempt = %self.attempt.name, %error, "the spool can't be read");
                     self.attempt.stop(Stop::Lost(format!("the node's spool can't be read: {error}")));
-                    return Err(SessionOver);
+                    self.unreadable[index] = true;
+                    break;
                 }
             };
             let offset = self.sent[index];
@@ -126,7 +131,9 @@ impl Shipper {
     /// Whether the stream is on its way to its end. The server takes what an attempt says in its order, so its
     /// outcome need not wait for the last confirmations: its own one covers them.
     fn all_sent(&self) -> bool {
-        self.sent.iter().zip(STREAMS).all(|(sent, stream)| *sent >= self.attempt.spool.stream(stream).kept())
+        STREAMS.into_iter().enumerate().all(|(index, stream)| {
+            self.unreadable[index] || self.sent[index] >= self.attempt.spool.stream(stream).kept()
+        })
     }
 
     async fn finish(&mut self, mut finished: Arc<FinishedRecord>) -> Result<(), SessionOver> {
@@ -136,10 +143,28 @@ impl Shipper {
                 finished = self.without(&finished, &output, &status);
             }
         }
-        let outcome_json = serde_json::to_vec(&finished.outcome).map_err(|_| SessionOver)?;
+        let outcome_json = serde_json::to_vec(&self.as_sent(&finished.outcome)).map_err(|_| SessionOver)?;
         let time_us = finished.time.as_micros();
         let id = Some((&self.attempt.name).into());
         self.send(Message::Finished(AttemptFinished { id, outcome_json, time_us })).await
+    }
+
+    /// The outcome with streams that end where they could not be read any further.
+    fn as_sent(&self, outcome: &AttemptOutcome) -> AttemptOutcome {
+        let mut outcome = outcome.clone();
+        let streams = [&mut outcome.stdout, &mut outcome.stderr];
+        for (index, (totals, stream)) in streams.into_iter().zip(STREAMS).enumerate() {
+            if self.unreadable[index] {
+                totals.kept_bytes = totals.kept_bytes.min(self.sent[index]);
+                let name = match stream {
+                    OutputStream::Stdout => "standard output",
+                    OutputStream::Stderr => "standard error",
+                };
+                let problem = format!("{name}: the node could not read the rest of it from its disk");
+                outcome.output_problems.push(problem);
+            }
+        }
+        outcome
     }
 
     /// Stores a collected file, however long the server is away. The error is the server's refusal.
