@@ -157,7 +157,8 @@ pub trait Events: Send {
     /// The job's first instruction is about to run.
     fn started(&mut self);
 
-    /// An output was found; its bytes go to the returned writer, which is dropped when they are complete.
+    /// An output was found; its bytes go to the returned writer, which is flushed once, when they are complete.
+    /// Dropped without that, they broke off and are no output.
     ///
     /// # Errors
     /// An error skips this output; it is told in [`Finished::output_problems`].

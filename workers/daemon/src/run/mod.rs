@@ -163,8 +163,10 @@ fn make_and_run(
         grace_period_ms: spec.grace_period_ms.min(bounds::GRACE_PERIOD_MS),
     };
     let mut collector = Collector::new(Arc::clone(attempt), limits.disk_bytes);
-    let finished = sandbox.run(job, &mut collector).map_err(sandbox_problem)?;
-    Ok((finished, collector.into_outputs()))
+    let mut finished = sandbox.run(job, &mut collector).map_err(sandbox_problem)?;
+    let (outputs, problems) = collector.into_outputs(finished.output_problems);
+    finished.output_problems = problems;
+    Ok((finished, outputs))
 }
 
 fn sandbox_problem(error: SandboxError) -> Problem {

@@ -119,7 +119,9 @@ impl Sandbox for Process {
             let OutputSpec::Glob(path) = output else { continue };
             let bytes = fs::read(&path).expect("output");
             let collected = CollectedOutput { path: path.into_bytes(), mode: 0o644, is_directory: false };
-            events.output(collected).expect("taken").write_all(&bytes).expect("written");
+            let mut sink = events.output(collected).expect("taken");
+            sink.write_all(&bytes).expect("written");
+            sink.flush().expect("kept");
         }
         Ok(Finished {
             state,
