@@ -12,7 +12,7 @@ use crate::records::{
     AttemptRow, JobEvent, JobProgress, JobRecord, JobRow, OutputSlice, StreamRecord, attempt_number, digest,
     from_db, parse, priority_number, stream_number, stream_of, to_db,
 };
-use crate::requests::{RequestKey, request_claim};
+use crate::requests::{RequestKey, request_claim, request_first};
 use crate::spec::{blobs, restore_inline, split};
 use crate::sql::jobs as sql;
 use crate::{Store, StoreError};
@@ -73,6 +73,25 @@ impl Store {
                 _ => Err(StoreError::Database(error)),
             },
             Err(error) => Err(error),
+        }
+    }
+
+    /// The job that an earlier call with this `request` created, as it is now; none if there was no such call.
+    ///
+    /// # Errors
+    /// [`StoreError::RequestIdReused`] for another body, [`StoreError::NotFound`] if the job is deleted.
+    #[tracing::instrument(skip_all, fields(%tenant))]
+    pub async fn job_of_request(
+        &self,
+        tenant: &TenantId,
+        request: &RequestKey,
+    ) -> Result<Option<JobRecord>, StoreError> {
+        let mut tx = self.begin(tenant).await?;
+        let first = request_first(&mut tx, tenant.as_str(), request).await?;
+        drop(tx);
+        match first {
+            Some(first) => self.job_get(tenant, parse(&first, "request's resource")?).await.map(Some),
+            None => Ok(None),
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) async fn request_claim(
     key: &RequestKey,
     resource: &str,
 ) -> Result<Option<String>, StoreError> {
-    use crate::sql::tenants::{REQUEST_CLAIM, REQUEST_GET};
+    use crate::sql::tenants::REQUEST_CLAIM;
     let id = &key.request_id;
     if id.is_empty() || id.len() > MAX_REQUEST_ID || id.contains('\0') {
         return Err(StoreError::RequestIdInvalid);
@@ -45,10 +45,26 @@ pub(crate) async fn request_claim(
     if claimed.is_some() {
         return Ok(None);
     }
-    let (body, first): (Vec<u8>, String) =
-        sqlx::query_as(REQUEST_GET).bind(tenant).bind(key.method).bind(id).fetch_one(&mut **tx).await?;
-    if body != key.body_sha256 {
-        return Err(StoreError::RequestIdReused { request_id: id.clone() });
+    request_first(tx, tenant, key).await
+}
+
+/// The resource of the first request with this id; none if there was none.
+///
+/// # Errors
+/// [`StoreError::RequestIdReused`] for another body.
+pub(crate) async fn request_first(
+    tx: &mut PgTransaction<'_>,
+    tenant: &str,
+    key: &RequestKey,
+) -> Result<Option<String>, StoreError> {
+    use crate::sql::tenants::REQUEST_GET;
+    let id = &key.request_id;
+    let row: Option<(Vec<u8>, String)> =
+        sqlx::query_as(REQUEST_GET).bind(tenant).bind(key.method).bind(id).fetch_optional(&mut **tx).await?;
+    match row {
+        Some((body, _)) if body != key.body_sha256 => {
+            Err(StoreError::RequestIdReused { request_id: id.clone() })
+        }
+        row => Ok(row.map(|(_, first)| first)),
     }
-    Ok(Some(first))
 }

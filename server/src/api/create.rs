@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bulkhead_image::{ImageConfig, ImageMeta};
 use bulkhead_placement::{KNOWN_FOR, Need, Node, Snapshot, WaitingJob, plan};
 use bulkhead_proto::v1::CreateJobRequest;
-use bulkhead_store::{JobRecord, NewJob, NodeRecord, StoreError};
+use bulkhead_store::{JobRecord, NewJob, NodeRecord, RequestKey, StoreError};
 use bulkhead_types::{Backend, Content, ImageRef, JobId, JobSpec, TenantId, Timestamp};
 use tokio::sync::Mutex;
 
@@ -61,17 +61,36 @@ pub(super) async fn create(
         // Sorted maps and a fixed order of fields: the same description has the same text.
         serde_json::to_vec(&spec).unwrap_or_default()
     })?;
+    let refused = match create_new(service, known, &tenant, spec, key.as_ref()).await {
+        Err(refused) => refused,
+        created => return created,
+    };
+    // What the job needs may have gone since the same request created it.
+    if let Some(key) = &key
+        && let Some(first) = service.store.job_of_request(&tenant, key).await?
+    {
+        return Ok(first);
+    }
+    Err(refused)
+}
+
+async fn create_new(
+    service: &Service,
+    known: &KnownNodes,
+    tenant: &TenantId,
+    spec: JobSpec,
+    key: Option<&RequestKey>,
+) -> Result<JobRecord, ApiError> {
     let nodes = known.get(service).await?;
     check_backend(spec.backend, &nodes)?;
     // No image goes between its resolution and the row that keeps it.
     let _content = service.content.read().await;
-    let image =
-        service.store.image_resolve(&tenant, &spec.image).await.map_err(unknown_image(&spec.image))?;
+    let image = service.store.image_resolve(tenant, &spec.image).await.map_err(unknown_image(&spec.image))?;
     check_command(&spec, &image.config)?;
-    let refusal = refusal(&tenant, &spec, &nodes);
+    let refusal = refusal(tenant, &spec, &nodes);
     let job = NewJob { id: JobId::generate(), spec, image_digest: image.digest };
     let blobs = blob_fields(&job.spec);
-    let record = service.store.job_create(&tenant, job, key.as_ref()).await.map_err(|error| match error {
+    let record = service.store.job_create(tenant, job, key).await.map_err(|error| match error {
         StoreError::BlobNotFound { digest } => {
             let named = blobs.iter().find(|(_, other)| *other == digest);
             let field = named.map_or("spec", |(field, _)| field);
@@ -82,7 +101,7 @@ pub(super) async fn create(
     match refusal {
         Some(reason) if !record.state.is_terminal() => {
             service.store.fleet().job_reject(record.id, &reason).await?;
-            Ok(service.store.job_get(&tenant, record.id).await?)
+            Ok(service.store.job_get(tenant, record.id).await?)
         }
         _ => Ok(record),
     }

@@ -5,7 +5,7 @@ use bulkhead_proto::v1::import_image_request::{Header, Part};
 use bulkhead_proto::v1::*;
 use tonic::{Code, Status};
 
-use super::harness::{Client, Running, add_image, assert_field, assert_not_found, reason};
+use super::harness::{Client, Running, add_image, assert_field, assert_not_found, reason, spec};
 
 /// One regular file in a tar archive (POSIX.1-1988, ustar).
 fn tar_with(path: &str, content: &[u8]) -> Vec<u8> {
@@ -65,7 +65,12 @@ async fn shared_images_are_seen_by_all_and_changed_by_operators() {
     let status = import(&acme, "operator", "mine", b"x").await.expect_err("not an operator");
     assert_eq!(status.code(), Code::PermissionDenied);
     let operator = running.operator().await;
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let create = CreateJobRequest { parent: acme.parent(), spec: Some(spec()), request_id };
+    let first = acme.jobs().create_job(create.clone()).await.expect("created").into_inner();
     operator.images().delete_image(delete()).await.expect("deleted");
+    let again = acme.jobs().create_job(create).await.expect("the first answer").into_inner();
+    assert_eq!(again.name, first.name);
     assert_not_found(&operator.images().delete_image(delete()).await.expect_err("gone"));
     assert_field(&acme.create(|_| {}).await.expect_err("gone"), "spec.image_name");
     // What `bulkhead image` puts into the store is shared while the service runs.
