@@ -142,8 +142,13 @@ impl Images {
             ImageOwner::Operator => Owner::Operator,
         };
         let name = target.name.clone();
+        // Held until the work ends, also if its caller is gone by then: an archive may cost much memory and time.
+        let turn = self.0.conversions.clone().acquire_owned().await.map_err(ApiError::internal)?;
+        // No image goes between its appearance in the store and the row that keeps it.
+        let _content = self.0.content.read().await;
         let work = move || {
             use std::io::Seek;
+            let _turn = turn;
             let mut archive = archive;
             archive.rewind().map_err(ApiError::internal)?;
             let converter = Converter::find().map_err(ApiError::internal)?;

@@ -43,9 +43,15 @@ pub(crate) struct Service {
     pub(crate) bodies: BodyKey,
     /// Held for reading while content is written and noted, for writing while content that nobody has is removed.
     pub(crate) content: tokio::sync::RwLock<()>,
+    /// Turns of imports to convert an archive; who has none waits until its call's deadline.
+    pub(crate) conversions: Arc<tokio::sync::Semaphore>,
     /// Cancelled when the service stops: streams end then, and clients come back.
     pub(crate) shutdown: CancellationToken,
 }
+
+/// Archives that are converted at once: each has a process that may use a core and the memory of
+/// [`bulkhead_image::ConvertLimits`].
+pub(crate) const CONVERSIONS: usize = 2;
 
 /// The services share what they work with.
 pub(crate) type Shared = Arc<Service>;
