@@ -81,7 +81,12 @@ pub(crate) async fn tend(service: Arc<Service>, health: HealthReporter, mut shar
                     tracing::warn!(error = %Chain(&error), "new images of the local store could not be shared");
                 }
             }
-            _ = tidying.tick() => tidy(&service).await,
+            _ = tidying.tick() => {
+                if tidy(&service).await {
+                    // Between two batches the others have their turn: uploads, and the checks above.
+                    tidying.reset_immediately();
+                }
+            }
             () = service.shutdown.cancelled() => break,
         }
     }
@@ -99,20 +104,31 @@ async fn tell(health: &HealthReporter, serves: bool) {
     }
 }
 
-async fn tidy(service: &Service) {
+/// Forgets a batch of blobs, or, once there are none, images. Says whether there may be more blobs.
+async fn tidy(service: &Service) -> bool {
     // Content that comes in goes before: what is left over can wait.
-    let Ok(_content) = service.content.try_write() else { return };
-    let blobs = async {
-        for digest in service.store.fleet().blobs_prune(KEEP_UNUSED, PRUNE_BATCH).await? {
-            if let Err(error) = service.blobs.delete(digest).await {
-                tracing::warn!(%digest, error = %Chain(&error), "a blob could not be removed");
+    let Ok(_content) = service.content.try_write() else { return false };
+    match remove_blobs(service).await {
+        Ok(true) => return true,
+        Ok(false) => {
+            if let Err(error) = remove_images(service).await {
+                tracing::warn!(error = %Chain(&error), "images could not be tidied up");
             }
         }
-        remove_images(service).await
-    };
-    if let Err(error) = blobs.await {
-        tracing::warn!(error = %Chain(&error), "content could not be tidied up");
+        Err(error) => tracing::warn!(error = %Chain(&error), "blobs could not be tidied up"),
     }
+    false
+}
+
+/// Removes a batch of blobs that nobody has any more; says whether there were any.
+async fn remove_blobs(service: &Service) -> Result<bool, ServerError> {
+    let gone = service.store.fleet().blobs_prune(KEEP_UNUSED, PRUNE_BATCH).await?;
+    for digest in &gone {
+        if let Err(error) = service.blobs.delete(*digest).await {
+            tracing::warn!(%digest, error = %Chain(&error), "a blob could not be removed");
+        }
+    }
+    Ok(!gone.is_empty())
 }
 
 /// Removes images that no name means and no job needs. Those of the operator only once they have no name in the
