@@ -17,6 +17,12 @@ impl Deadline {
         Instant::now().checked_add(parse(text)?).map(Self)
     }
 
+    /// After this time, or at `other` if that is sooner.
+    pub(super) fn within(time: Duration, other: Option<Self>) -> Self {
+        let own = Self(Instant::now() + time);
+        other.map_or(own, |other| Self(own.0.min(other.0)))
+    }
+
     /// The point in time.
     pub(crate) fn instant(self) -> Instant {
         self.0

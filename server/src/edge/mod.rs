@@ -10,13 +10,14 @@ mod complete;
 mod connections;
 mod deadline;
 mod places;
+mod until;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, header};
 use tonic::Status;
@@ -30,6 +31,9 @@ use places::Places;
 
 use crate::auth::{Access, Caller, Verifier, access};
 use crate::error::ApiError;
+
+/// How long a call without a token may last, its streams included: it may come from anybody.
+const STRANGERS_TIME: Duration = Duration::from_secs(30);
 
 /// What the edge works with.
 #[derive(Clone)]
@@ -102,6 +106,8 @@ struct Admitted {
     request: Request<Body>,
     place: Option<tokio::sync::OwnedSemaphorePermit>,
     deadline: Option<Deadline>,
+    /// Whether its streams end at the deadline too.
+    stranger: bool,
 }
 
 fn admit(shared: &Shared, mut request: Request<Body>) -> Result<Admitted, ApiError> {
@@ -114,11 +120,17 @@ fn admit(shared: &Shared, mut request: Request<Body>) -> Result<Admitted, ApiErr
         request.extensions_mut().insert(caller);
     }
     let place = shared.places.take(request.uri().path())?;
-    let deadline = Deadline::of_request(request.headers());
+    let mut deadline = Deadline::of_request(request.headers());
+    let stranger = needs == Access::Public;
+    if stranger {
+        let own = Deadline::within(STRANGERS_TIME, deadline);
+        deadline = Some(own);
+        request = request.map(|body| until::request(body, own));
+    }
     if let Some(deadline) = deadline {
         request.extensions_mut().insert(deadline);
     }
-    Ok(Admitted { request, place, deadline })
+    Ok(Admitted { request, place, deadline, stranger })
 }
 
 fn caller(verifier: &Verifier, request: &Request<Body>) -> Result<Caller, ApiError> {
@@ -146,6 +158,10 @@ where
             Ok(response) => response,
             Err(never) => match never {},
         },
+    };
+    let response = match admitted.deadline.filter(|_| admitted.stranger) {
+        Some(deadline) => response.map(|body| until::response(body, deadline)),
+        None => response,
     };
     places::hold(complete::complete(response), admitted.place)
 }

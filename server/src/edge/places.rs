@@ -1,5 +1,5 @@
 //! How many calls are under way at once: one number for calls that work, one for those that mostly wait, one for
-//! those that move bytes, so that none of the three starves the others.
+//! those that move bytes, and one for those that need no token, so that none of the four starves the others.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::auth::{Access, access};
 use crate::error::ApiError;
+
+/// Calls at once that need no token, and so may come from anybody: each may last for [`super::STRANGERS_TIME`].
+const STRANGERS: usize = 32;
 
 /// How many places there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,7 @@ pub(crate) struct Places {
     calls: Arc<Semaphore>,
     waits: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
 }
 
 impl Places {
@@ -47,10 +52,11 @@ impl Places {
             calls: semaphore(limits.calls),
             waits: semaphore(limits.waits),
             transfers: semaphore(limits.transfers),
+            strangers: semaphore(STRANGERS),
         }
     }
 
-    /// A place for a call of this method; health checks need none.
+    /// A place for a call of this method. A health check needs none: strangers must not make the service look ill.
     ///
     /// # Errors
     /// [`ApiError::Overloaded`].
@@ -62,7 +68,8 @@ impl Places {
             "/bulkhead.v1.BlobService/UploadBlob"
             | "/bulkhead.v1.BlobService/DownloadBlob"
             | "/bulkhead.v1.ImageService/ImportImage" => (&self.transfers, "uploads and downloads"),
-            path if path.starts_with("/grpc.health.v1.Health/") => return Ok(None),
+            "/grpc.health.v1.Health/Check" => return Ok(None),
+            path if access(path) == Access::Public => (&self.strangers, "calls without a token"),
             _ => (&self.calls, "calls at once"),
         };
         places.clone().try_acquire_owned().map(Some).map_err(|_| ApiError::Overloaded { what })
@@ -115,5 +122,18 @@ mod tests {
         drop(wait);
         assert!(places.take("/bulkhead.v1.JobService/WatchJob").is_ok());
         assert!(places.take("/grpc.health.v1.Health/Check").expect("health").is_none());
+    }
+
+    #[test]
+    fn strangers_leave_room_for_tenants() {
+        let places = Places::new(PlaceLimits { calls: 1, waits: 1, transfers: 1 });
+        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        let held: Vec<_> = std::iter::from_fn(|| places.take(reflection).ok()).take(1000).collect();
+        assert_eq!(held.len(), STRANGERS);
+        for path in ["/bulkhead.v1.VersionService/Get", "/grpc.health.v1.Health/Watch"] {
+            assert!(matches!(places.take(path), Err(ApiError::Overloaded { .. })), "{path}");
+        }
+        assert!(places.take("/bulkhead.v1.JobService/GetJob").is_ok());
+        assert!(places.take("/grpc.health.v1.Health/Check").is_ok());
     }
 }
