@@ -29,15 +29,9 @@ const PHASES: [(&str, &str); 5] = [
 
 /// Measures with one client and with many. `cold` is the median of a cold sandbox, in milliseconds.
 pub(super) fn measure(runs: usize, cold: Option<f64>) -> Result<Vec<Row>> {
-    run::checked(build::cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "bulkhead-client",
-        "--example",
-        "latency",
-    ]))?;
+    // With the whole workspace, as the product is built: other features would compile its dependencies again.
+    let what = ["build", "--release", "--locked", "--workspace", "--bins", "--example", "latency"];
+    run::checked(build::cargo().args(what))?;
     let data = DataDirectory::new("bench", false)?;
     image::import(&data.path)?;
     let mut service = Service::start(&data.path)?;
