@@ -57,7 +57,7 @@ pub(crate) fn archive() -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    println!("building a Debian image with {INCLUDE} (about 15 s)");
+    eprintln!("building a Debian image with {INCLUDE} (about 15 s)");
     fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
     let partial = folder.join(format!("partial-{}.tar", std::process::id()));
     let mut mmdebstrap = Command::new("mmdebstrap");
