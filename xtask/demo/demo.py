@@ -28,12 +28,12 @@ PATIENCE = 60.0
 
 SCRIPT = """\
 import os, subprocess, sys
-nonce = open('/work/in/nonce.txt').read()
-os.makedirs('/work/out', exist_ok=True)
+nonce = open('/job/in/nonce.txt').read()
+os.makedirs('/job/out', exist_ok=True)
 for name in ('a.txt', 'b.txt'):
-    with open('/work/out/' + name, 'w') as file:
+    with open('/job/out/' + name, 'w') as file:
         file.write(name + ' ' + nonce)
-print(subprocess.run(['cat', '/work/out/a.txt'], capture_output=True, text=True, check=True).stdout)
+print(subprocess.run(['cat', '/job/out/a.txt'], capture_output=True, text=True, check=True).stdout)
 """
 
 HOG = "data = []\nwhile True: data.append(bytearray(8 << 20))"
@@ -87,7 +87,7 @@ def archive_of(nonce: str) -> bytes:
 def outputs_came_back(nonce: str) -> Callable[[Client, Job], str]:
     def check(client: Client, job: Job) -> str:
         files = {file.path: client.download(file.digest) for file in job.attempts[-1].output_files}
-        want = {f"/work/out/{name}": f"{name} {nonce}".encode() for name in ("a.txt", "b.txt")}
+        want = {f"/job/out/{name}": f"{name} {nonce}".encode() for name in ("a.txt", "b.txt")}
         return must(files == want, f"other outputs: {sorted(files)}") or has_nonce(nonce)(client, job)
 
     return check
@@ -130,7 +130,7 @@ def cases(client: Client, nonce: str) -> list[Case]:
             "SUCCEEDED",
             [*python, SCRIPT],
             outputs_came_back(nonce),
-            {"archives": [Archive("/work/in", archive)], "outputs": [Collect(glob="/work/out/*.txt")]},
+            {"archives": [Archive("/job/in", archive)], "outputs": [Collect(glob="/job/out/*.txt")]},
         ),
         Case(
             "exit code 3",
