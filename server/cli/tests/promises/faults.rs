@@ -61,8 +61,8 @@ fn jobs_of_a_killed_worker_are_tried_again_or_lost() {
     let _host = beside_others();
     let service = Service::start();
     let tenant = service.tenant("acme");
-    let jobs = running(&tenant, 2);
-    let for_once = tenant.submit(once(shell("echo begin; sleep 2; echo end")));
+    let jobs = running(&tenant, 4);
+    let for_once = tenant.submit(once(shell("echo begin; sleep 4; echo end")));
     tenant.wait_for_output(&for_once);
     let sentries = service.sentries();
     assert_eq!(sentries.len(), JOBS + 1, "one sandbox for each job");
@@ -133,8 +133,8 @@ fn a_killed_service_is_taken_up_by_the_next_one() {
     let mut service = Service::start();
     let (jobs, for_once, waiting) = {
         let tenant = service.tenant("acme");
-        let jobs = running(&tenant, 2);
-        let for_once = tenant.submit(once(shell("echo begin; sleep 2; echo end")));
+        let jobs = running(&tenant, 4);
+        let for_once = tenant.submit(once(shell("echo begin; sleep 4; echo end")));
         tenant.wait_for_output(&for_once);
         let waiting = tenant.submit(shell("echo begin; echo end"));
         (jobs, for_once, waiting)
