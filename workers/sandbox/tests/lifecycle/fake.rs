@@ -139,9 +139,16 @@ impl Fake {
             return;
         }
         let signal = rustix::process::Signal::from_named_raw(i32::from(signal)).expect("a signal");
-        // The jail allows the sentry this form of the call only.
-        let pid = rustix::process::Pid::from_raw(child.pid()).expect("a pid");
-        rustix::process::kill_process(pid, signal).expect("sends");
+        // Until the child has taken the sandbox's uid it is still root's, and no business of ours.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        loop {
+            match rustix::process::pidfd_send_signal(child.pidfd(), signal) {
+                Err(rustix::io::Errno::PERM) if std::time::Instant::now() < deadline => {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                sent => return sent.expect("sends"),
+            }
+        }
     }
 
     fn report(&self, start: &Start, ended: Ended) {
