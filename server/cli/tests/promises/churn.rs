@@ -128,7 +128,8 @@ fn count(service: &Service) -> Counts {
 fn job() -> v1::JobSpec {
     let limits = v1::Limits {
         memory_bytes: 64 << 20,
-        cpu_milli: 200,
+        // Eight at once on two cores: the jobs must last longer than the kills.
+        cpu_milli: 1000,
         wall_time: milliseconds(60_000),
         ..Default::default()
     };
@@ -153,7 +154,7 @@ fn round(service: &Service, tenant: &Tenant<'_>, random: &mut Random, jobs: usiz
         if sentries.is_empty() {
             continue;
         }
-        if of_worker > 0 && random.below(8) == 0 {
+        if of_worker > 0 && random.below(3) == 0 {
             of_worker -= 1;
             kill(service.worker_pid());
         } else if of_sentries > 0 {
