@@ -106,8 +106,21 @@ impl SandboxGroups {
     /// Names the file that can't be opened.
     pub fn meter(&self) -> Result<Meter, CgroupError> {
         match self.hierarchy.layout() {
-            Layout::V1(root) => Meter::open_v1(&root.memory(&self.id)?, &root.cpu_account(&self.id)?),
-            Layout::V2(root) => Meter::open_v2(&root.group(&self.id)),
+            Layout::V1(root) => Meter::open_v1(&root.memory(&self.id)?, &root.cpu_account(&self.id)?, "job"),
+            Layout::V2(root) => Meter::open_v2(&root.group(&self.id), "job"),
+        }
+    }
+
+    /// The same for a sandbox whose job runs inside of the sentry's process: that process's memory counts as the job's.
+    ///
+    /// # Errors
+    /// Names the file that can't be opened.
+    pub fn meter_of_sentry(&self) -> Result<Meter, CgroupError> {
+        match self.hierarchy.layout() {
+            Layout::V1(root) => {
+                Meter::open_v1(&root.memory(&self.id)?, &root.cpu_account(&self.id)?, "sentry")
+            }
+            Layout::V2(root) => Meter::open_v2(&root.group(&self.id), "sentry"),
         }
     }
 

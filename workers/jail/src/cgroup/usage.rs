@@ -90,8 +90,8 @@ pub struct Meter {
 }
 
 impl Meter {
-    pub(super) fn open_v1(memory: &Path, cpuacct: &Path) -> Result<Self, CgroupError> {
-        let job = memory.join("job");
+    pub(super) fn open_v1(memory: &Path, cpuacct: &Path, counted: &str) -> Result<Self, CgroupError> {
+        let job = memory.join(counted);
         Ok(Meter {
             cpu: Cpu::V1 {
                 total: Source::open(cpuacct.join("cpuacct.usage"))?,
@@ -105,8 +105,8 @@ impl Meter {
         })
     }
 
-    pub(super) fn open_v2(group: &Path) -> Result<Self, CgroupError> {
-        let job = group.join("job");
+    pub(super) fn open_v2(group: &Path, counted: &str) -> Result<Self, CgroupError> {
+        let job = group.join(counted);
         Ok(Meter {
             cpu: Cpu::V2 { stat: Source::open(group.join("cpu.stat"))? },
             current: Source::open(job.join("memory.current"))?,

@@ -42,6 +42,7 @@ pub(crate) fn main(args: &[String]) {
             std::thread::sleep(std::time::Duration::from_secs(600));
         }
         ["filtered", what] => filtered(what),
+        ["narrowed", role, what] => narrowed(role, what),
         ["descriptors"] => descriptors(),
         ["launcher"] => launcher(),
         other => panic!("unknown mode {other:?}"),
@@ -146,16 +147,66 @@ fn fork_until_refused() {
 }
 
 fn filtered(what: &str) {
+    install(Role::Sentry);
+    attempt(what);
+}
+
+fn install(role: Role) {
     rustix::thread::set_no_new_privs(true).expect("no_new_privs");
-    seccomp::install(Role::Sentry).expect("installs");
+    seccomp::install(role).expect("installs");
     println!("installed=true");
     std::io::stdout().flush().expect("flushes");
+}
+
+/// As a VMM does: its first thread under the process's list, another one under its own.
+fn narrowed(role: &str, what: &str) {
+    // Opened before, as the launcher does for a VMM.
+    let kvm = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .or_else(|_| fs::File::open("/dev/null"));
+    let kvm = std::os::fd::AsRawFd::as_raw_fd(&kvm.expect("opens"));
+    install(Role::Vmm);
+    let role = match role {
+        "process" => None,
+        "vcpu" => Some(Role::VmmVcpu),
+        "devices" => Some(Role::VmmDevices),
+        other => panic!("unknown role {other}"),
+    };
+    let thread = std::thread::spawn({
+        let what = what.to_owned();
+        move || {
+            if let Some(role) = role {
+                seccomp::narrow(role).expect("narrows");
+            }
+            let ioctl = |request: libc::Ioctl| {
+                // SAFETY: 1. neither call has an argument that points anywhere.
+                unsafe { libc::ioctl(kvm, request, 0) };
+            };
+            match what.as_str() {
+                "nothing" => {}
+                // KVM_RUN of a descriptor that is no processor: an error of the kernel's, after the filter.
+                "run" => ioctl(0xae80),
+                "create-vm" => ioctl(0xae01),
+                "create-vcpu" => ioctl(0xae41),
+                "widen" => drop(seccomp::narrow(Role::Vmm)),
+                other => attempt(other),
+            }
+        }
+    });
+    thread.join().expect("joins");
+    println!("survived=true");
+}
+
+fn attempt(what: &str) {
     match what {
         "thread" => {
             let sum = std::thread::spawn(|| (1..=10).sum::<i32>()).join().expect("joins");
             println!("thread={sum}");
         }
         "socket" => drop(std::net::UdpSocket::bind("127.0.0.1:0")),
+        "file" => drop(fs::File::open("/proc/self/stat").expect("opens")),
         "exec" => drop(std::process::Command::new("/bin/true").status()),
         "executable" => {
             // SAFETY: 1. an anonymous mapping of one page that nothing uses.

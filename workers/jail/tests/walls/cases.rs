@@ -27,6 +27,8 @@ pub(crate) const ALL: &[Case] = &[
     ("bad_names_are_refused", bad_names_are_refused),
     ("the_sentry_filter_lets_threads_run", the_sentry_filter_lets_threads_run),
     ("the_sentry_filter_stops_the_rest_and_says_what", the_sentry_filter_stops_the_rest_and_says_what),
+    ("a_vmms_threads_may_what_they_need", a_vmms_threads_may_what_they_need),
+    ("a_vmms_filters_stop_the_rest_and_say_what", a_vmms_filters_stop_the_rest_and_say_what),
     ("only_the_given_descriptors_are_open", only_the_given_descriptors_are_open),
     ("a_program_that_is_not_there_is_an_error", a_program_that_is_not_there_is_an_error),
     ("a_killed_launcher_takes_its_child_along", a_killed_launcher_takes_its_child_along),
@@ -239,6 +241,48 @@ fn the_sentry_filter_stops_the_rest_and_says_what() {
     let said = start(&["filtered", "exec"], &[], false).expect("starts").finish();
     assert_eq!(said.ended, Ended::Signaled(libc::SIGSYS), "{}", said.err);
     assert!(!said.facts.contains_key("survived"));
+}
+
+fn a_vmms_threads_may_what_they_need() {
+    for (role, what) in [
+        ("process", "nothing"),
+        ("process", "thread"),
+        ("process", "file"),
+        ("process", "run"),
+        ("process", "create-vcpu"),
+        ("vcpu", "nothing"),
+        ("vcpu", "run"),
+        ("devices", "nothing"),
+    ] {
+        let said = start(&["narrowed", role, what], &[], false).expect("starts").finish();
+        assert_eq!(said.ended, Ended::Exited(0), "{role} {what}: {}", said.err);
+        assert_eq!(said.fact("survived"), "true");
+    }
+}
+
+fn a_vmms_filters_stop_the_rest_and_say_what() {
+    for (role, what, number) in [
+        ("process", "socket", libc::SYS_socket),
+        ("process", "executable", libc::SYS_mmap),
+        ("process", "tiocsti", libc::SYS_ioctl),
+        ("process", "create-vm", libc::SYS_ioctl),
+        ("vcpu", "file", libc::SYS_openat),
+        ("vcpu", "create-vcpu", libc::SYS_ioctl),
+        ("vcpu", "widen", libc::SYS_prctl),
+        ("devices", "file", libc::SYS_openat),
+        ("devices", "run", libc::SYS_ioctl),
+        ("devices", "widen", libc::SYS_prctl),
+    ] {
+        let said = start(&["narrowed", role, what], &[], false).expect("starts").finish();
+        assert_eq!(
+            said.ended,
+            Ended::Exited(bulkhead_jail::seccomp::REFUSED_STATUS),
+            "{role} {what}: {}",
+            said.err
+        );
+        assert!(!said.facts.contains_key("survived"), "{role} {what}");
+        assert!(said.err.contains(&format!("system call {number:04} ")), "{role} {what}: {}", said.err);
+    }
 }
 
 fn only_the_given_descriptors_are_open() {
