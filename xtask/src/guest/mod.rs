@@ -1,0 +1,5 @@
+//! What a microVM's guest consists of.
+
+mod kernel;
+
+pub(crate) use kernel::{Arguments, run};
