@@ -2,6 +2,7 @@
 
 mod contender;
 mod row;
+mod sentry;
 mod service;
 mod start;
 
@@ -20,12 +21,23 @@ pub(crate) struct Arguments {
     /// Runs of each contender, interleaved.
     #[arg(long, default_value_t = 15)]
     runs: usize,
+    /// With `sentry`: interleaved rounds.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// With `sentry`: what to measure.
+    #[arg(long, value_enum, default_value_t = sentry::Part::All)]
+    part: sentry::Part,
+    /// With `sentry`: another binary of a peer, as runsc=PATH.
+    #[arg(long)]
+    peer: Vec<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Area {
     /// A sandbox from nothing to its end, and a job from submit to result.
     Start,
+    /// The sentry: single operations and whole programs in a running sandbox.
+    Sentry,
 }
 
 /// Runs a benchmark.
@@ -39,6 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             rows.extend(service::measure(arguments.runs, cold)?);
             rows
         }
+        Area::Sentry => sentry::measure(arguments.part, arguments.rounds, &arguments.peer)?,
     };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
