@@ -21,7 +21,7 @@ pub use job::{
     SpecError, UserSpec, bounds,
 };
 pub use limits::{Limit, LimitError, Limits};
-pub use node::{NodeCapacity, SandboxOverhead};
+pub use node::{BackendOffer, NodeCapacity, SandboxOverhead};
 pub use outcome::{AttemptOutcome, OutputFile, StreamTotals, SyscallCount, Termination, Usage};
 pub use state::{AttemptState, JobState, Transition, TransitionError, next};
 pub use user::{MAX_ACCOUNTS_BYTES, ResolvedUser, UserError};

@@ -24,7 +24,7 @@ fn node(name: &str, memory_bytes: u64, sandboxes: u64) -> Node {
     Node {
         node: NodeId::new(name).expect("a valid node id"),
         capacity: NodeCapacity { memory_bytes, cpu_milli: 4000, disk_bytes: 100 * GIB, sandboxes },
-        overhead: SandboxOverhead { memory_bytes: 10 * MIB },
+        overhead: SandboxOverhead::fixed(10 * MIB),
         used_memory_bytes: 0,
         used_cpu_milli: 0,
         used_disk_bytes: 0,
@@ -80,7 +80,7 @@ fn any_node() -> impl Strategy<Value = Node> {
             Node {
                 node: NodeId::new(format!("n{name}")).expect("valid"),
                 capacity: NodeCapacity { memory_bytes, cpu_milli, disk_bytes, sandboxes },
-                overhead: SandboxOverhead { memory_bytes: overhead },
+                overhead: SandboxOverhead::fixed(overhead),
                 used_memory_bytes: memory_bytes / 4 * used,
                 used_cpu_milli: cpu_milli * used,
                 used_disk_bytes: disk_bytes / 4 * used,

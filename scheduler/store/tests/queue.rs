@@ -157,7 +157,7 @@ fn new_node(name: &str) -> NewNode {
     NewNode {
         id: node(name),
         capacity: NodeCapacity { memory_bytes: 1 << 30, cpu_milli: 2000, disk_bytes: 1 << 30, sandboxes: 8 },
-        overhead: SandboxOverhead { memory_bytes: 1 << 20 },
+        overhead: SandboxOverhead::fixed(1 << 20),
         backends: vec!["SENTRY".into()],
         labels: BTreeMap::from([("zone".into(), "a".into())]),
         version: "0.1.0".into(),

@@ -113,7 +113,7 @@ pub(crate) fn new_node(name: &str, memory_bytes: u64) -> NewNode {
     NewNode {
         id: node_id(name),
         capacity: NodeCapacity { memory_bytes, cpu_milli: 64_000, disk_bytes: 1 << 40, sandboxes: 16 },
-        overhead: SandboxOverhead { memory_bytes: 1 << 20 },
+        overhead: SandboxOverhead::fixed(1 << 20),
         backends: vec!["SENTRY".into()],
         labels: BTreeMap::new(),
         version: "test".into(),

@@ -169,9 +169,10 @@ fn new_node(node: &NodeId, register: Register) -> Result<NewNode, ApiError> {
             disk_bytes: size("register.disk_bytes", register.disk_bytes)?,
             sandboxes: register.max_sandboxes.clamp(0, MAX_SANDBOXES).unsigned_abs().into(),
         },
-        overhead: SandboxOverhead {
-            memory_bytes: size("register.sandbox_overhead_bytes", register.sandbox_overhead_bytes)?,
-        },
+        overhead: SandboxOverhead::fixed(size(
+            "register.sandbox_overhead_bytes",
+            register.sandbox_overhead_bytes,
+        )?),
         backends: register.backends,
         labels: BTreeMap::new(),
         version: register.version,

@@ -4,7 +4,9 @@
 //! each sandbox a thread. Bytes of the job's streams travel through descriptors that the caller made (pipes), so
 //! that nothing is added to them and back-pressure is the kernel's own.
 
+mod launch;
 pub mod leftovers;
+pub mod microvm;
 mod record;
 mod sentry;
 
@@ -17,6 +19,8 @@ use bulkhead_types::{
     AttemptState, EnvVar, Limits, OutputSpec, SandboxId, SandboxOverhead, SyscallCount, Termination, Usage,
 };
 
+pub use bulkhead_wire::{ExitCount, MachineStatistics};
+pub use microvm::{MicrovmBackend, MicrovmOptions};
 pub use record::{ProcessIdentity, RUN_DIRECTORY, SandboxRecord};
 pub use sentry::{PROGRAM_NAME, SentryBackend, SentryOptions};
 
@@ -163,6 +167,9 @@ pub trait Events: Send {
     /// # Errors
     /// An error skips this output; it is told in [`Finished::output_problems`].
     fn output(&mut self, output: CollectedOutput) -> io::Result<Box<dyn Write + '_>>;
+
+    /// What the VMM counted, if it was asked to count; after the job's end.
+    fn machine_statistics(&mut self, _statistics: MachineStatistics) {}
 }
 
 /// An output that is about to be sent.

@@ -9,6 +9,10 @@ pub mod bounds {
     pub const DATA_BYTES: usize = 256 << 10;
     /// Descriptors that one frame may carry.
     pub const DESCRIPTORS: usize = 32;
+    /// Virtual processors of a machine.
+    pub const VCPUS: u8 = 8;
+    /// Entries of a machine's exit statistics.
+    pub const EXIT_COUNTS: usize = 64;
 }
 
 /// The first frame: what the sentry needs to jail itself. Descriptors with it, in this order: the
@@ -28,6 +32,61 @@ pub struct Config {
     pub mediated_memory: bool,
     /// Log every system call to standard error of the sentry (for debugging; slow).
     pub log_calls: bool,
+}
+
+/// The first frame to a VMM, in place of [`Config`]: what it needs to jail itself and to make a machine that lacks only
+/// its image. Descriptors with it, in this order: the `cgroup.procs` files of the VMM's own groups, /dev/kvm, the
+/// guest's kernel, the initramfs with the guest's agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineConfig {
+    /// How many of the descriptors are cgroup files.
+    pub vmm_cgroups: usize,
+    /// The host uid and gid of this sandbox; no other live sandbox has it.
+    pub host_uid: u32,
+    /// The directory on the host whose disk holds the machine's writable disk.
+    pub scratch_directory: String,
+    /// Virtual processors, 1 to [`bounds::VCPUS`].
+    pub vcpus: u8,
+    /// The guest's whole memory in bytes: the job's limit, and what the guest's kernel and agent need beside it.
+    pub memory_bytes: u64,
+    /// Size of the writable disk in bytes: the job's disk limit, and what its file system needs for itself.
+    pub disk_bytes: u64,
+    /// Copy the serial console to standard error.
+    pub console: bool,
+    /// Send `Statistics` before `Exited`.
+    pub statistics: bool,
+}
+
+/// What a VMM counted, for benchmarks and for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineStatistics {
+    /// From the guest's first instruction until its agent was ready, in microseconds.
+    pub power_on_to_ready_us: u64,
+    /// Instructions that KVM emulated until then: all of the guest's kernel on a software KVM, none where hardware runs
+    /// it; absent where KVM does not count them.
+    pub boot_instructions: Option<u64>,
+    /// The same until the job's end.
+    pub emulated_instructions: Option<u64>,
+    /// Memory of the VMM itself at the end, beyond the guest's, in bytes.
+    pub own_memory_bytes: u64,
+    /// Ends of KVM_RUN, by reason and device; at most [`bounds::EXIT_COUNTS`].
+    pub exits: Vec<ExitCount>,
+}
+
+/// How often KVM_RUN ended for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitCount {
+    /// KVM's name of it: `io`, `mmio`, `hlt`.
+    pub reason: String,
+    /// The device that it was for.
+    pub device: Option<String>,
+    /// How often until the agent was ready.
+    pub boot: u64,
+    /// How often in all.
+    pub total: u64,
 }
 
 /// Which image descriptors come with `Start`.
@@ -164,6 +223,8 @@ pub enum FailureStage {
     Jail,
     /// Stubs could not be made.
     Platform,
+    /// The virtual machine could not be made, or its guest did not become ready or broke.
+    Machine,
     /// The image can't be read.
     Image,
     /// An input archive or file is refused; the job's owner has to change it.
@@ -220,6 +281,10 @@ pub enum Frame {
     Collected,
     /// Sentry: its last word.
     Failed(Failed),
+    /// Launcher, to a VMM: first.
+    Machine(MachineConfig),
+    /// VMM: what it counted, before `Exited`, if it was asked for.
+    Statistics(Box<MachineStatistics>),
 }
 
 /// The number of a frame's kind in the header.
@@ -242,11 +307,13 @@ pub enum Kind {
     OutputProblem = 13,
     Collected = 14,
     Failed = 15,
+    Machine = 16,
+    Statistics = 17,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Config,
         Self::Ready,
         Self::Start,
@@ -262,6 +329,8 @@ impl Kind {
         Self::OutputProblem,
         Self::Collected,
         Self::Failed,
+        Self::Machine,
+        Self::Statistics,
     ];
 
     /// The kind with this number.
@@ -298,6 +367,8 @@ impl Frame {
             Self::OutputProblem(_) => Kind::OutputProblem,
             Self::Collected => Kind::Collected,
             Self::Failed(_) => Kind::Failed,
+            Self::Machine(_) => Kind::Machine,
+            Self::Statistics(_) => Kind::Statistics,
         }
     }
 }

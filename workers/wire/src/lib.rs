@@ -20,13 +20,19 @@
 //!   (closes) ───────────────────────────────►            the sentry ends
 //! ```
 //! `Failed` may come from the sentry at any time and is its last word.
+//!
+//! A VMM stands in the sentry's place: `Machine` comes instead of `Config`, `Ready` means a machine that lacks only its
+//! image, `Statistics` may come before `Exited`. Behind it, in the guest, the agent speaks the same protocol over a stream
+//! without descriptors ([`encode`], [`Decoder`]): it says `Ready` first, and takes everything from `Start` on.
 
+mod codec;
 mod connection;
 mod frame;
 pub mod fuzz;
 
+pub use codec::{Decoder, encode};
 pub use connection::{Connection, Received, WireError};
 pub use frame::{
-    Collect, Config, EnvEntry, ExitReport, Failed, FailureStage, Frame, ImageFds, InputStart, JobUser, Kind,
-    OutputStart, SignalTarget, Start, bounds,
+    Collect, Config, EnvEntry, ExitCount, ExitReport, Failed, FailureStage, Frame, ImageFds, InputStart,
+    JobUser, Kind, MachineConfig, MachineStatistics, OutputStart, SignalTarget, Start, bounds,
 };

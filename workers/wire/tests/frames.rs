@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 
 use bulkhead_types::{OutputSpec, SyscallCount, Termination, Usage};
 use bulkhead_wire::{
-    Collect, Config, Connection, EnvEntry, ExitReport, Failed, FailureStage, Frame, ImageFds, InputStart,
-    JobUser, Kind, OutputStart, SignalTarget, Start, WireError, bounds, fuzz,
+    Collect, Config, Connection, Decoder, EnvEntry, ExitCount, ExitReport, Failed, FailureStage, Frame,
+    ImageFds, InputStart, JobUser, Kind, MachineConfig, MachineStatistics, OutputStart, SignalTarget, Start,
+    WireError, bounds, encode, fuzz,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -86,6 +87,7 @@ fn others() -> impl Strategy<Value = Frame> {
     let stages = [
         FailureStage::Jail,
         FailureStage::Platform,
+        FailureStage::Machine,
         FailureStage::Image,
         FailureStage::Input,
         FailureStage::Internal,
@@ -104,8 +106,40 @@ fn others() -> impl Strategy<Value = Frame> {
     ]
 }
 
+fn machine() -> impl Strategy<Value = Frame> {
+    let config = (0usize..40, any::<u32>(), text(), any::<u8>(), any::<[u64; 2]>(), any::<[bool; 2]>());
+    let count = (text(), proptest::option::of(text()), any::<[u64; 2]>())
+        .prop_map(|(reason, device, [boot, total])| ExitCount { reason, device, boot, total });
+    let counted = (any::<[u64; 2]>(), any::<[Option<u64>; 2]>(), vec(count, 0..6));
+    prop_oneof![
+        config.prop_map(
+            |(vmm_cgroups, host_uid, scratch_directory, vcpus, [memory, disk], [console, statistics])| {
+                Frame::Machine(MachineConfig {
+                    vmm_cgroups,
+                    host_uid,
+                    scratch_directory,
+                    vcpus,
+                    memory_bytes: memory,
+                    disk_bytes: disk,
+                    console,
+                    statistics,
+                })
+            }
+        ),
+        counted.prop_map(|([power_on_to_ready_us, own_memory_bytes], [boot, all], exits)| {
+            Frame::Statistics(Box::new(MachineStatistics {
+                power_on_to_ready_us,
+                boot_instructions: boot,
+                emulated_instructions: all,
+                own_memory_bytes,
+                exits,
+            }))
+        }),
+    ]
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
-    prop_oneof![config(), start(), exited(), collecting(), others()]
+    prop_oneof![config(), start(), exited(), collecting(), others(), machine()]
 }
 
 fn pair() -> (Connection, Connection) {
@@ -136,13 +170,31 @@ proptest! {
     }
 
     #[test]
-    fn hostile_streams_end(bytes in vec(any::<u8>(), 0..400), valid in 0u8..=15, length in 0u32..64) {
+    fn frames_come_out_of_a_stream_in_pieces(frames in vec(frame(), 1..8), pieces in vec(any::<usize>(), 1..5)) {
+        let bytes: Vec<u8> = frames.iter().flat_map(|f| encode(f).expect("within bounds")).collect();
+        fuzz::hostile_pieces(&bytes, &pieces);
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes[..bytes.len() - 1]);
+        let mut received = Vec::new();
+        while let Some(frame) = decoder.next_frame().expect("good frames") {
+            received.push(frame);
+        }
+        prop_assert!(!decoder.is_between_frames());
+        decoder.push(&bytes[bytes.len() - 1..]);
+        received.extend(decoder.next_frame().expect("good frames"));
+        prop_assert!(decoder.is_between_frames());
+        prop_assert_eq!(received, frames);
+    }
+
+    #[test]
+    fn hostile_streams_end(bytes in vec(any::<u8>(), 0..400), valid in 0u8..=17, length in 0u32..64) {
         fuzz::hostile_stream(&bytes).expect("only its own sockets can fail");
         // Behind a good header, so that payloads are reached.
         let mut framed = vec![1, valid, 0, 0];
         framed.extend(length.to_le_bytes());
         framed.extend(&bytes);
         fuzz::hostile_stream(&framed).expect("only its own sockets can fail");
+        fuzz::hostile_pieces(&framed, &[usize::from(valid), length as usize]);
         fuzz::hostile_payload(&bytes);
     }
 
@@ -180,5 +232,8 @@ fn limits_hold_on_both_sides() {
         let (a, b) = pair();
         (&mut a.stream()).write_all(bytes).expect("writes");
         assert!(b.receive().is_err(), "{what}");
+        let mut decoder = Decoder::default();
+        decoder.push(bytes);
+        assert!(decoder.next_frame().is_err(), "{what}");
     }
 }

@@ -207,7 +207,7 @@ impl NodeRow {
                 disk_bytes: from_db(self.disk_bytes),
                 sandboxes: from_db(self.sandboxes),
             },
-            overhead: SandboxOverhead { memory_bytes: from_db(self.overhead_bytes) },
+            overhead: SandboxOverhead::fixed(from_db(self.overhead_bytes)),
             backends: self.backends,
             labels: self.labels.0,
             version: self.version,

@@ -27,7 +27,7 @@ impl Backend for Processes {
     }
 
     fn overhead(&self) -> SandboxOverhead {
-        SandboxOverhead { memory_bytes: 1 << 20 }
+        SandboxOverhead::fixed(1 << 20)
     }
 
     fn create(&self, request: &CreateRequest) -> Result<Box<dyn Sandbox>, SandboxError> {

@@ -1,5 +1,5 @@
-//! The thread that a sentry belongs to: it starts it (so the sentry dies with it, and with the launcher), waits for its end,
-//! and kills it when a deadline passes, whatever the thread that talks to the sentry is waiting for.
+//! The thread that a sandbox's process belongs to: it starts it (so the process dies with it, and with the launcher), waits for its end,
+//! and kills it when a deadline passes, whatever the thread that talks to it is waiting for.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -50,11 +50,11 @@ pub(super) fn until(deadline: Option<Instant>) -> Option<Timespec> {
 struct State {
     ended: Option<Ended>,
     deadline: Option<Instant>,
-    /// The deadline passed, and the sentry was killed for it.
+    /// The deadline passed, and the process was killed for it.
     overdue: bool,
 }
 
-/// A running sentry.
+/// A running process of a sandbox.
 #[derive(Debug)]
 pub(super) struct Keeper {
     child: Child,
@@ -64,10 +64,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the sentry in a thread of its own.
+    /// Starts the process in a thread of its own.
     pub(super) fn start(program: Program<'_>) -> io::Result<Arc<Self>> {
         let wake = Wake::new()?;
-        // The thread must outlive this call but borrows the descriptors that the sentry gets: so it takes copies.
+        // The thread must outlive this call but borrows the descriptors that the process gets: so it takes copies.
         let Program { path, argv, env, descriptors, pid_namespace } = program;
         let descriptors = descriptors
             .into_iter()
@@ -82,7 +82,7 @@ impl Keeper {
                 });
             drop(descriptors);
             let keeper = started.as_ref().ok().map(Arc::clone);
-            // The starter waits for this; if it has gone, the sentry ends when its control socket closes.
+            // The starter waits for this; if it has gone, the process ends when its control socket closes.
             let _ = send.send(started);
             if let Some(keeper) = keeper {
                 keeper.keep();
@@ -122,7 +122,7 @@ impl Keeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Kills the sentry, and with it every process of the sandbox.
+    /// Kills it, and with it every process of the sandbox.
     pub(super) fn kill(&self) {
         self.child.kill();
     }

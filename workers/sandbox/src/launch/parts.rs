@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_jail::cgroup::{self, CgroupError, GroupLimits, Hierarchy, Meter, SandboxGroups};
+use bulkhead_jail::cgroup::{self, CgroupError, GroupLimits, Meter, SandboxGroups};
 use bulkhead_jail::seccomp::REFUSED_STATUS;
 use bulkhead_jail::spawn::Ended;
-use bulkhead_jail::uid::{HostUid, UidRange};
+use bulkhead_jail::uid::HostUid;
 use bulkhead_types::Limits;
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -18,19 +18,15 @@ use crate::SandboxError;
 use crate::record::{ProcessIdentity, SandboxRecord};
 
 use super::keeper::Keeper;
+use super::{Kind, Launcher};
 
-/// What a sentry may hold beyond the job's limit, in bytes: its tables and buffers, the pages that it is writing to scratch
-/// files, and the stubs that wait. The sum of both is the hard limit of the whole sandbox.
-pub(super) const RESERVE_BYTES: u64 = 64 << 20;
 /// Host threads of the job's group beyond the job's own: the process that stubs are forked from, and warm stubs.
 const JOB_TASKS_SPARE: u64 = 64;
-/// Host threads of the sentry beyond one for each of the job's.
-const SENTRY_TASKS_SPARE: u64 = 128;
 /// How long the end of a killed sandbox may take: its memory has to be freed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the removal of its control groups may take.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Room for the sentry's last words, in bytes.
+/// Room for its last words, in bytes.
 const LAST_WORDS: u64 = 16 * 1024;
 /// What of them goes into a message, in bytes.
 const LAST_WORDS_TOLD: usize = 2 * 1024;
@@ -47,33 +43,24 @@ fn failed<E: std::error::Error + Send + Sync + 'static>(
     move |e| step(name)(Box::new(e))
 }
 
-/// Where a launcher keeps what its sandboxes need.
-#[derive(Debug)]
-pub(super) struct Places {
-    pub(super) run: PathBuf,
-    pub(super) scratch_root: PathBuf,
-    pub(super) cgroup: String,
-    pub(super) hierarchy: Hierarchy,
-    pub(super) uids: UidRange,
-}
-
 /// What one sandbox has on the host. Dropping it ends the sandbox and removes all of it.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     id: String,
     run: PathBuf,
-    pub(super) scratch: PathBuf,
-    pub(super) uid: Option<HostUid>,
-    pub(super) groups: Option<SandboxGroups>,
+    scratch: PathBuf,
+    uid: Option<HostUid>,
+    groups: Option<SandboxGroups>,
     pub(super) keeper: Option<Arc<Keeper>>,
     last_words: fs::File,
 }
 
 impl Parts {
     /// Makes everything up to the process.
-    pub(super) fn make(places: &Places, id: &str, limits: &Limits) -> Result<Self, SandboxError> {
+    pub(super) fn make(launcher: &Launcher, id: &str, limits: &Limits) -> Result<Self, SandboxError> {
+        let places = &launcher.places;
         let scratch = places.scratch_root.join(id);
-        let last_words = sealed_file().map_err(failed("making room for the sentry's last words"))?;
+        let last_words = sealed_file().map_err(failed("making room for its last words"))?;
         SandboxRecord {
             id: id.to_owned(),
             owner: ProcessIdentity::current().map_err(failed("reading /proc"))?,
@@ -94,25 +81,40 @@ impl Parts {
         let uid = places.uids.claim().map_err(failed("claiming a host uid"))?;
         make_scratch(&parts.scratch, uid.get()).map_err(failed("making the scratch directory"))?;
         parts.uid = Some(uid);
-        let groups =
-            SandboxGroups::create(&places.hierarchy, id, &group_limits(limits)).map_err(limit_error)?;
+        let groups = SandboxGroups::create(&launcher.hierarchy, id, &group_limits(limits, &launcher.kind))
+            .map_err(limit_error)?;
         parts.groups = Some(groups);
         Ok(parts)
     }
 
-    pub(super) fn groups(&self) -> Result<&SandboxGroups, SandboxError> {
+    pub(crate) fn groups(&self) -> Result<&SandboxGroups, SandboxError> {
         self.groups.as_ref().ok_or_else(|| SandboxError::Died("its control groups are gone".to_owned()))
     }
 
-    pub(super) fn meter(&self) -> Result<Meter, SandboxError> {
-        self.groups()?.meter().map_err(limit_error)
+    /// The host uid of this sandbox.
+    pub(crate) fn host_uid(&self) -> u32 {
+        self.uid.as_ref().map_or(0, |u| u.get())
+    }
+
+    /// Its scratch directory, as it goes into a frame.
+    pub(crate) fn scratch_directory(&self) -> Result<&str, SandboxError> {
+        self.scratch.to_str().ok_or_else(|| {
+            SandboxError::Host(format!("the scratch directory {} is not UTF-8", self.scratch.display()))
+        })
+    }
+
+    /// Counts the job, or the process that the job is inside of.
+    pub(super) fn meter(&self, kind: Kind) -> Result<Meter, SandboxError> {
+        let groups = self.groups()?;
+        let meter = if kind.own_kernel { groups.meter_of_sentry() } else { groups.meter() };
+        meter.map_err(limit_error)
     }
 
     pub(super) fn last_words_file(&self) -> &fs::File {
         &self.last_words
     }
 
-    /// How the sentry ended, for a message.
+    /// How its process ended, for a message.
     pub(super) fn how_it_died(&self, ended: Option<Ended>) -> String {
         let how = match ended {
             Some(Ended::Exited(REFUSED_STATUS) | Ended::Signaled(libc_sigsys::SIGSYS)) => {
@@ -198,18 +200,19 @@ fn make_scratch(path: &Path, uid: u32) -> io::Result<()> {
     chown(path, Some(uid), Some(uid))
 }
 
-fn group_limits(limits: &Limits) -> GroupLimits {
+fn group_limits(limits: &Limits, kind: &Kind) -> GroupLimits {
+    let of_job = if kind.own_kernel { 0 } else { limits.processes };
     GroupLimits {
         memory_bytes: limits.memory_bytes,
-        reserve_bytes: RESERVE_BYTES,
+        reserve_bytes: kind.overhead.beside(limits.memory_bytes),
         cpu_milli: limits.cpu_milli,
         job_tasks: limits.processes.saturating_add(JOB_TASKS_SPARE),
-        sentry_tasks: limits.processes.saturating_add(SENTRY_TASKS_SPARE),
+        sentry_tasks: of_job.saturating_add(kind.own_tasks),
     }
 }
 
 /// A control group that can't be had is a limit that can't be enforced; the error says which.
-pub(super) fn limit_error(error: CgroupError) -> SandboxError {
+pub(crate) fn limit_error(error: CgroupError) -> SandboxError {
     let limit = match &error {
         CgroupError::Missing { controller, .. } => match controller {
             cgroup::Controller::Memory => "memory",

@@ -1,41 +1,44 @@
-//! One job in a warm sentry: inputs in, the watch over its limits, outputs out.
+//! One job in a warm sandbox: inputs in, the watch over its limits, outputs out.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_jail::cgroup::{Meter, Usage as GroupUsage};
-use bulkhead_types::{AttemptState, Limits, SandboxId, Usage, bounds as job_bounds};
+use bulkhead_types::{AttemptState, Limits, SandboxId, Usage};
 use bulkhead_wire::{
     Collect, Connection, EnvEntry, ExitReport, Failed, FailureStage, Frame, ImageFds, InputStart, JobUser,
-    OutputStart, SignalTarget, Start, bounds,
+    MachineStatistics, SignalTarget, Start, bounds,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::{CollectedOutput, Events, Finished, Input, Job, SandboxError};
+use crate::{Events, Finished, Input, Job, SandboxError};
 
+use super::collecting::lost_outputs;
 use super::keeper::{Keeper, until};
 use super::parts::step;
 use super::verdict::{self, Stop};
-use super::{SentrySandbox, Trouble};
+use super::{Kind, Launched, Trouble};
 
-/// How long a sentry may take for one step: to take a part of an input, to start the job, to give a part of an output.
+/// How long a sandbox may take for one step: to take a part of an input, to give a part of an output.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to report after SIGKILL of everything; then it is killed itself.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// CPU time is looked at when it can first have been used up, but not more often than this.
 const CPU_CHECK_LEAST: Duration = Duration::from_millis(10);
-/// Bytes that collected outputs may have beyond the job's disk limit: headers of tar archives.
-const OUTPUT_SPARE_BYTES: u64 = 64 << 20;
+/// Of a job's kernel's word on why it could not be started, in characters: a path and an error.
+const START_PROBLEM_CHARS: usize = 8 << 10;
 const SIGTERM: u8 = 15;
 const SIGKILL: u8 = 9;
 
-/// A sentry's last word as an error.
+/// A sandbox's last word as an error.
 pub(super) fn failure(failed: Failed) -> SandboxError {
     match failed.stage {
-        FailureStage::Jail | FailureStage::Platform => SandboxError::Host(failed.message),
+        FailureStage::Jail | FailureStage::Platform | FailureStage::Machine => {
+            SandboxError::Host(failed.message)
+        }
         FailureStage::Image => {
             SandboxError::Step { step: "reading the image", source: failed.message.into() }
         }
@@ -45,25 +48,18 @@ pub(super) fn failure(failed: Failed) -> SandboxError {
 }
 
 pub(super) fn unexpected(frame: &Frame) -> SandboxError {
-    SandboxError::Died(format!("its sentry sent {:?} out of turn", frame.kind()))
+    SandboxError::Died(format!("it sent {:?} out of turn", frame.kind()))
 }
 
-fn lost_outputs(trouble: &Trouble) -> String {
-    let why = match trouble {
-        Trouble::Wire(error) => crate::chain(error),
-        Trouble::Told(error) => crate::chain(error),
-    };
-    format!("the sandbox ended while its outputs were collected: {why}")
-}
-
-impl SentrySandbox {
+impl Launched {
     /// From the job's start to its outputs; the sandbox is still there afterwards.
     pub(super) fn drive(&mut self, job: Job, events: &mut dyn Events) -> Result<Finished, SandboxError> {
-        let meter = self.parts.meter()?;
+        let meter = self.parts.meter(self.kind)?;
         let before = meter.read().map_err(super::limit_error)?;
         let mut run = Run {
             id: self.id,
             limits: self.limits,
+            kind: self.kind,
             connection: &self.connection,
             keeper: &self.keeper,
             shared: &self.shared,
@@ -71,6 +67,7 @@ impl SentrySandbox {
             before,
             stop: None,
             started: None,
+            statistics: None,
         };
         match run.conduct(job, events) {
             Ok(finished) => Ok(finished),
@@ -79,28 +76,30 @@ impl SentrySandbox {
     }
 }
 
-struct Run<'a> {
+pub(super) struct Run<'a> {
     id: SandboxId,
-    limits: Limits,
-    connection: &'a Connection,
-    keeper: &'a Arc<Keeper>,
+    pub(super) limits: Limits,
+    kind: Kind,
+    pub(super) connection: &'a Connection,
+    pub(super) keeper: &'a Arc<Keeper>,
     shared: &'a super::control::Shared,
     meter: &'a Meter,
     /// What the sandbox had used when its job came: not the job's.
     before: GroupUsage,
     stop: Option<Stop>,
     started: Option<Instant>,
+    statistics: Option<Box<MachineStatistics>>,
 }
 
 impl Run<'_> {
     fn conduct(&mut self, job: Job, events: &mut dyn Events) -> Result<Finished, Trouble> {
         let (outputs, grace) = (job.outputs.clone(), Duration::from_millis(job.grace_period_ms));
-        self.step_deadline();
+        self.start_deadline();
         let inputs = self.send_start(job)?;
         for input in inputs {
             self.send_input(input)?;
         }
-        self.step_deadline();
+        self.start_deadline();
         self.connection.send(&Frame::Go, &[])?;
         match self.connection.receive()?.frame {
             Frame::Started => {}
@@ -109,9 +108,19 @@ impl Run<'_> {
         }
         let started = Instant::now();
         self.started = Some(started);
+        if self.kind.own_kernel {
+            // A boot is not the job's doing.
+            self.before = self.meter.read().map_err(super::limit_error)?;
+        }
         self.shared.lock().started = true;
         events.started();
-        let report = self.watch(started, grace)?;
+        let mut report = self.watch(started, grace)?;
+        if let Some(statistics) = self.statistics.take() {
+            events.machine_statistics(*statistics);
+        }
+        if self.kind.own_kernel {
+            distrust(&mut report, &self.limits);
+        }
         let usage = self.usage(&report.usage, started.elapsed());
         let (state, reason) = verdict::judge(&report, &usage, &self.limits, self.stop);
         let output_problems = if outputs.is_empty() {
@@ -131,7 +140,11 @@ impl Run<'_> {
         })
     }
 
-    fn step_deadline(&self) {
+    fn start_deadline(&self) {
+        self.keeper.deadline(Some(Instant::now() + self.kind.start_timeout));
+    }
+
+    pub(super) fn step_deadline(&self) {
         self.keeper.deadline(Some(Instant::now() + STEP_TIMEOUT));
     }
 
@@ -170,7 +183,7 @@ impl Run<'_> {
         self.send_part(&Frame::Input(start))?;
         let mut buffer = vec![0; bounds::DATA_BYTES];
         loop {
-            // However long the source takes is not the sentry's fault.
+            // However long the source takes is not the sandbox's fault.
             self.keeper.deadline(None);
             let n =
                 source.read(&mut buffer).map_err(|e| Trouble::from(step("reading an input")(e.into())))?;
@@ -182,10 +195,10 @@ impl Run<'_> {
     }
 
     fn send_part(&self, frame: &Frame) -> Result<(), Trouble> {
-        self.step_deadline();
+        self.start_deadline();
         match self.connection.send(frame, &[]) {
             Ok(()) => Ok(()),
-            // A sentry that refuses an input says so and is gone: its word is still in the socket.
+            // A sandbox that refuses an input says so and is gone: its word is still in the socket.
             Err(sending) => match self.connection.receive() {
                 Ok(received) => match received.frame {
                     Frame::Failed(failed) => Err(failure(failed).into()),
@@ -201,7 +214,7 @@ impl Run<'_> {
         let wall_end = started + self.limits.wall_time();
         let mut cpu_next = started + CPU_CHECK_LEAST;
         let mut kill_at: Option<Instant> = None;
-        // Whatever the sentry says or does not say, here it ends.
+        // Whatever it says or does not say, here it ends.
         self.keeper.deadline(Some(wall_end + grace + 2 * KILL_TIMEOUT));
         loop {
             self.forward_signals();
@@ -230,6 +243,14 @@ impl Run<'_> {
             if let Some(frame) = self.next_frame(next)? {
                 match frame {
                     Frame::Exited(report) => return Ok(*report),
+                    Frame::Statistics(counted)
+                        if self.kind.own_kernel && counted.exits.len() <= bounds::EXIT_COUNTS =>
+                    {
+                        self.statistics = Some(counted);
+                    }
+                    Frame::Failed(failed) if failed.stage == FailureStage::Machine && self.stop.is_none() => {
+                        return Err(Trouble::Broke(failed.message));
+                    }
                     Frame::Failed(failed) => return Err(failure(failed).into()),
                     other => return Err(unexpected(&other).into()),
                 }
@@ -294,101 +315,27 @@ impl Run<'_> {
     }
 
     fn signal(&self, signal: u8, target: SignalTarget) {
-        // If the sentry is gone the next receive says so.
+        // If it is gone the next receive says so.
         let _ = self.connection.send(&Frame::Signal { signal, target }, &[]);
     }
 
-    /// What the job used: counted by the sentry, and by the kernel.
+    /// What the job used: counted by the sandbox, and by the host's kernel.
     fn usage(&self, counted: &Usage, wall: Duration) -> Usage {
         let now = self.meter.read().unwrap_or(self.before);
         let us = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let (user, system) = now.cpu_since(&self.before);
+        let times = Usage { cpu_user_us: us(user), cpu_system_us: us(system), wall_us: us(wall), ..*counted };
+        if self.kind.own_kernel {
+            return times;
+        }
         Usage {
-            cpu_user_us: us(user),
-            cpu_system_us: us(system),
             peak_memory_bytes: now.memory_peak_bytes,
-            wall_us: us(wall),
             oom_kills: now.oom_kills.saturating_sub(self.before.oom_kills),
-            ..*counted
+            ..times
         }
     }
 
-    fn collect(&self, what: Collect, events: &mut dyn Events) -> Result<Vec<String>, Trouble> {
-        self.step_deadline();
-        self.connection.send(&Frame::Collect(what), &[])?;
-        let mut problems = Vec::new();
-        let mut left = self.limits.disk_bytes.saturating_add(OUTPUT_SPARE_BYTES);
-        // Each pattern may bring its files and a problem for each.
-        for _ in 0..=4 * job_bounds::OUTPUT_FILES {
-            self.step_deadline();
-            match self.connection.receive()?.frame {
-                Frame::Collected => return Ok(problems),
-                Frame::OutputProblem(problem) => problems.push(problem),
-                Frame::Output(start) => {
-                    if let Some(problem) = self.receive_output(start, &mut left, events)? {
-                        problems.push(problem);
-                    }
-                    if left == 0 {
-                        problems.push(
-                            "the outputs are larger than the disk limit; the rest was not collected".into(),
-                        );
-                        return Ok(problems);
-                    }
-                }
-                Frame::Failed(failed) => return Err(failure(failed).into()),
-                other => return Err(unexpected(&other).into()),
-            }
-        }
-        problems.push("too many outputs; the rest was not collected".into());
-        Ok(problems)
-    }
-
-    /// Passes one output on; the text says why it could not be.
-    fn receive_output(
-        &self,
-        start: OutputStart,
-        left: &mut u64,
-        events: &mut dyn Events,
-    ) -> Result<Option<String>, Trouble> {
-        let OutputStart { path, mode, is_directory } = start;
-        let name = String::from_utf8_lossy(&path).into_owned();
-        let mut problem = None;
-        let mut sink = match events.output(CollectedOutput { path, mode, is_directory }) {
-            Ok(sink) => Some(sink),
-            Err(e) => {
-                problem = Some(format!("{name}: {e}"));
-                None
-            }
-        };
-        loop {
-            self.step_deadline();
-            match self.connection.receive()?.frame {
-                Frame::Data(bytes) => {
-                    *left = left.saturating_sub(bytes.len() as u64);
-                    if *left == 0 {
-                        return Ok(Some(format!("{name}: larger than the disk limit")));
-                    }
-                    // However long the sink takes is not the sentry's fault.
-                    self.keeper.deadline(None);
-                    if let Some(Err(e)) = sink.as_mut().map(|s| s.write_all(&bytes)) {
-                        problem = Some(format!("{name}: {e}"));
-                        sink = None;
-                    }
-                }
-                Frame::End => {
-                    self.keeper.deadline(None);
-                    if let Some(Err(e)) = sink.as_mut().map(Write::flush) {
-                        problem = Some(format!("{name}: {e}"));
-                    }
-                    return Ok(problem);
-                }
-                Frame::Failed(failed) => return Err(failure(failed).into()),
-                other => return Err(unexpected(&other).into()),
-            }
-        }
-    }
-
-    /// Why the conversation broke off; a job that was being stopped, or made its sentry run out of memory, has an outcome.
+    /// Why the conversation broke off; a job that was being stopped, or made its sandbox run out of memory, has an outcome.
     fn explain(&self, trouble: Trouble, parts: &super::Parts) -> Result<Finished, SandboxError> {
         let error = match trouble {
             Trouble::Told(error) => {
@@ -399,6 +346,7 @@ impl Run<'_> {
                     Err(error)
                 };
             }
+            Trouble::Broke(message) => return Ok(self.outcome(AttemptState::Failed, message)),
             Trouble::Wire(error) => error,
         };
         let ended = self.keeper.wait(KILL_TIMEOUT);
@@ -414,10 +362,10 @@ impl Run<'_> {
             return Ok(self.outcome(AttemptState::OutOfMemory, reason));
         }
         if self.keeper.overdue() {
-            let seconds = STEP_TIMEOUT.as_secs();
-            return Err(SandboxError::TimedOut { what: "answer", seconds });
+            let time = if self.started.is_some() { STEP_TIMEOUT } else { self.kind.start_timeout };
+            return Err(SandboxError::TimedOut { what: "answer", seconds: time.as_secs() });
         }
-        tracing::warn!(sandbox = %self.id, %error, "a sentry died");
+        tracing::warn!(sandbox = %self.id, %error, "a sandbox died");
         Err(SandboxError::Died(parts.how_it_died(ended)))
     }
 
@@ -444,6 +392,20 @@ impl Run<'_> {
     }
 }
 
+/// A report that comes out of the job's own kernel, where the job may be root: its numbers are only told, and what they can
+/// be is known. It has no calls of a sentry.
+fn distrust(report: &mut ExitReport, limits: &Limits) {
+    report.top_syscalls.clear();
+    report.unsupported_syscalls.clear();
+    report.usage.peak_memory_bytes = report.usage.peak_memory_bytes.min(limits.memory_bytes);
+    report.usage.peak_disk_bytes = report.usage.peak_disk_bytes.min(limits.disk_bytes);
+    if let Some(problem) = &mut report.start_problem
+        && let Some((end, _)) = problem.char_indices().nth(START_PROBLEM_CHARS)
+    {
+        problem.truncate(end);
+    }
+}
+
 /// The soonest that `left` of cpu time can be used up under a quota of `cpu_milli`.
 fn earliest(left: Duration, cpu_milli: u64) -> Duration {
     let host = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
@@ -455,6 +417,24 @@ fn earliest(left: Duration, cpu_milli: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_guest_says_of_itself_is_bounded() {
+        let limits = Limits::default();
+        let usage = Usage { peak_memory_bytes: u64::MAX, peak_disk_bytes: 5, ..Usage::default() };
+        let call = bulkhead_types::SyscallCount { name: "frob".into(), count: 1 };
+        let mut report = ExitReport {
+            termination: bulkhead_types::Termination::Exited(1),
+            start_problem: Some("\u{fffd}".repeat(1 << 20)),
+            usage,
+            top_syscalls: vec![call.clone()],
+            unsupported_syscalls: vec![call],
+        };
+        distrust(&mut report, &limits);
+        assert_eq!((report.usage.peak_memory_bytes, report.usage.peak_disk_bytes), (limits.memory_bytes, 5));
+        assert_eq!(report.start_problem.map(|p| p.chars().count()), Some(START_PROBLEM_CHARS));
+        assert!(report.top_syscalls.is_empty() && report.unsupported_syscalls.is_empty());
+    }
 
     #[test]
     fn cpu_time_is_looked_at_when_it_can_have_been_used_up() {

@@ -8,10 +8,10 @@ use bulkhead_jail::cgroup::{Hierarchy, SandboxGroups};
 use bulkhead_types::SandboxId;
 
 use super::{Kind, Leftover, Live, Remedy};
-use crate::PROGRAM_NAME;
 use crate::record::SandboxRecord;
+use crate::{PROGRAM_NAME, microvm};
 
-/// A sentry joins its group within its first milliseconds; one that is in none after this time never will.
+/// A sentry or a VMM joins its group within its first milliseconds; one that is in none after this time never will.
 const JOINS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Ids of all sandboxes that have a group.
@@ -42,7 +42,7 @@ pub(super) fn dead_groups(name: &str, ids: Vec<String>, live: &Live) -> Vec<Left
         .collect()
 }
 
-/// Processes in groups of dead sandboxes, and sentries that are in no group at all.
+/// Processes in groups of dead sandboxes, and sentries and VMMs that are in no group at all.
 pub(super) fn processes(name: &str, ids: &[String], live: &Live) -> Vec<Leftover> {
     let mut found = Vec::new();
     let dead = ids.iter().filter(|id| !live.sandboxes.contains(*id));
@@ -55,7 +55,7 @@ pub(super) fn processes(name: &str, ids: &[String], live: &Live) -> Vec<Leftover
             groups.leave();
         }
     }
-    found.extend(stray_sentries(live));
+    found.extend(strays_of_none(live));
     found
 }
 
@@ -64,8 +64,8 @@ fn process(pid: i32, of: &str) -> Leftover {
     Leftover::new(Kind::Process, format!("{pid} ({}) {of}", name.trim()), Remedy::Kill(pid))
 }
 
-/// Sentries in no sandbox's group: they failed before they could be limited, and were not killed.
-fn stray_sentries(live: &Live) -> Vec<Leftover> {
+/// Sentries and VMMs in no sandbox's group: they failed before they could be limited, and were not killed.
+fn strays_of_none(live: &Live) -> Vec<Leftover> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
@@ -73,7 +73,8 @@ fn stray_sentries(live: &Live) -> Vec<Leftover> {
         .filter_map(|pid| {
             let executable = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
             let name = executable.file_name()?.to_str()?;
-            (name.strip_suffix(" (deleted)").unwrap_or(name) == PROGRAM_NAME).then_some(pid)
+            let name = name.strip_suffix(" (deleted)").unwrap_or(name);
+            [PROGRAM_NAME, microvm::PROGRAM_NAME].contains(&name).then_some(pid)
         })
         .filter(|pid| {
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
