@@ -1,0 +1,1 @@
+//! Bounded functions for the fuzz targets; tests run them too.

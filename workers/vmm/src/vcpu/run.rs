@@ -1,0 +1,147 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_CRASH};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::Kicker;
+use crate::devices::{Access, Bus};
+use crate::machine::End;
+use crate::memory::Memory;
+use crate::software_kvm::SoftwareKvm;
+use crate::statistics::{ExitKind, Statistics};
+
+/// A processor could not be made or run.
+#[derive(Debug, thiserror::Error)]
+#[error("processor {id}: can't {what}")]
+pub struct VcpuError {
+    /// Its number.
+    pub id: u8,
+    /// What was tried.
+    pub what: &'static str,
+    /// What KVM said.
+    #[source]
+    pub source: kvm_ioctls::Error,
+}
+
+/// What a processor's exits need.
+#[derive(Debug, Clone)]
+pub struct ExitContext {
+    /// The way to devices.
+    pub bus: Arc<Bus>,
+    /// Guest memory.
+    pub memory: Memory,
+    /// Counters.
+    pub statistics: Arc<Statistics>,
+    /// Assists, where KVM emulates.
+    pub software_kvm: Option<Arc<SoftwareKvm>>,
+    /// Set when the machine is to end; then the thread is kicked.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// One processor.
+#[derive(Debug)]
+pub struct Vcpu {
+    id: u8,
+    fd: VcpuFd,
+}
+
+/// What is left to do after the exit's borrow of the run page has ended.
+enum Next {
+    Run,
+    End(End),
+    /// KVM met an instruction that it can't emulate, or failed in another way.
+    InternalError,
+    WriteMsr {
+        index: u32,
+        value: u64,
+    },
+}
+
+impl Vcpu {
+    /// Takes a processor that was set up.
+    pub fn new(id: u8, fd: VcpuFd) -> Self {
+        Self { id, fd }
+    }
+
+    /// Runs the guest until it ends or is stopped. Must be called on the processor's own thread.
+    pub fn run(mut self, context: &ExitContext) -> End {
+        let flag = &raw mut self.fd.get_kvm_run().immediate_exit;
+        // SAFETY: 1. the run page stays mapped as long as `self.fd`, which this function owns and drops after `_armed`: locals
+        // go in reverse order, and a parameter goes after them.
+        let _armed = unsafe { Kicker::arm(flag) };
+        while !context.stop.load(Ordering::SeqCst) {
+            let next = self.step(context);
+            let end = match next {
+                Next::Run => None,
+                Next::End(end) => Some(end),
+                Next::InternalError => self.internal_error(context),
+                Next::WriteMsr { index, value } => self.write_msr(context, index, value),
+            };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+        End::Stopped
+    }
+
+    fn step(&mut self, context: &ExitContext) -> Next {
+        let count = |kind| context.statistics.count(kind);
+        match self.fd.run() {
+            Ok(VcpuExit::IoIn(port, data)) => context.bus.port_read(port, data),
+            Ok(VcpuExit::IoOut(port, data)) => {
+                if context.bus.port_write(port, data) == Access::Reset {
+                    return Next::End(End::Reset);
+                }
+            }
+            Ok(VcpuExit::MmioRead(address, data)) => context.bus.mmio_read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => context.bus.mmio_write(address, data),
+            Ok(VcpuExit::Hlt) => count(ExitKind::Halt),
+            Ok(VcpuExit::Intr) => count(ExitKind::Interrupted),
+            Ok(VcpuExit::Shutdown) => return Next::End(End::TripleFault),
+            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _)) => return Next::End(End::Crash),
+            Ok(VcpuExit::SystemEvent(..)) => return Next::End(End::Reset),
+            Ok(VcpuExit::InternalError) => return Next::InternalError,
+            Ok(VcpuExit::X86Wrmsr(exit)) => {
+                // Accepted, unless the handler finds otherwise and ends the machine.
+                *exit.error = 0;
+                return Next::WriteMsr { index: exit.index, value: exit.data };
+            }
+            Ok(VcpuExit::FailEntry(reason, _)) => {
+                return Next::End(End::Kvm(format!(
+                    "processor {} can't enter the guest ({reason:#x})",
+                    self.id
+                )));
+            }
+            Ok(other) => {
+                count(ExitKind::Other);
+                return Next::End(End::Kvm(format!("processor {}: unexpected exit {other:?}", self.id)));
+            }
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => count(ExitKind::Interrupted),
+            Err(error) => {
+                return Next::End(End::Kvm(format!("processor {} can't run: {error}", self.id)));
+            }
+        }
+        Next::Run
+    }
+
+    fn internal_error(&mut self, context: &ExitContext) -> Option<End> {
+        context.statistics.count(ExitKind::Assist);
+        // SAFETY: 1. the exit reason was KVM_EXIT_INTERNAL_ERROR, for which the kernel fills this member.
+        let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
+        match &context.software_kvm {
+            Some(software) if suberror == KVM_INTERNAL_ERROR_EMULATION => {
+                software.assist(&self.fd, &context.memory).err().map(|lacks| End::Kvm(lacks.to_string()))
+            }
+            _ => Some(End::Kvm(format!("processor {}: KVM internal error {suberror}", self.id))),
+        }
+    }
+
+    fn write_msr(&mut self, context: &ExitContext, index: u32, value: u64) -> Option<End> {
+        let Some(software) = &context.software_kvm else {
+            return Some(End::Kvm(format!("processor {}: unexpected write of register {index:#x}", self.id)));
+        };
+        let done = software.on_filtered_write(&self.fd, &context.memory, index, value);
+        done.err().map(|error| End::Kvm(error.to_string()))
+    }
+}
