@@ -13,21 +13,21 @@ use super::parts::Agents;
 use crate::machine::{End, Machine};
 
 /// The vsock ports that the agent connects to.
-pub mod ports {
+pub(super) mod ports {
     /// Frames.
-    pub const CONTROL: u32 = 1024;
+    pub(crate) const CONTROL: u32 = 1024;
     /// The job's standard input.
-    pub const STDIN: u32 = 1025;
+    pub(crate) const STDIN: u32 = 1025;
     /// Its standard output.
-    pub const STDOUT: u32 = 1026;
+    pub(crate) const STDOUT: u32 = 1026;
     /// Its standard error.
-    pub const STDERR: u32 = 1027;
+    pub(crate) const STDERR: u32 = 1027;
 }
 
-/// How long a guest may take from power-on to ready: some ten times what it takes on an idle host. Where KVM emulates the
-/// guest's kernel, an idle host takes six seconds.
+/// How long a guest may take from power-on to ready: more than ten times what it takes on an idle host, since boots of many
+/// share its processors. Where KVM emulates the guest's kernel, an idle host takes some ten seconds.
 const READY_HARDWARE: Duration = Duration::from_secs(10);
-const READY_SOFTWARE: Duration = Duration::from_secs(60);
+const READY_SOFTWARE: Duration = Duration::from_secs(120);
 /// How long a machine whose agent has gone may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Lines of the console in a failure's message.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::epoll::EventSet;
@@ -11,39 +12,57 @@ use crate::devices::mmio::{Interest, MmioDevice};
 /// Descriptors that can be ready at once: a kick for each device, two for each port.
 const READY_CAPACITY: usize = 32;
 
-/// Serves all devices until `stop` is written; then closes what they hold.
-///
-/// # Errors
-/// When the host can't wait for events.
-pub(super) fn serve(devices: &[Arc<MmioDevice>], stop: &EventFd) -> Result<(), event_manager::Error> {
-    let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new_with_capacity(READY_CAPACITY)?;
-    let stopped = std::rc::Rc::new(std::cell::Cell::new(false));
-    manager.add_subscriber(Box::new(Stop { fd: stop.as_raw_fd(), stopped: stopped.clone() }));
-    for device in devices {
-        manager.add_subscriber(Box::new(Serving { device: device.clone(), watched: BTreeMap::new() }));
+/// The devices' event loop, made before its thread is locked in.
+pub(super) struct EventLoop {
+    manager: EventManager<Box<dyn MutEventSubscriber + Send>>,
+    devices: Vec<Arc<MmioDevice>>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl EventLoop {
+    /// A loop over these devices, until `stop` is written.
+    ///
+    /// # Errors
+    /// When the host has no descriptors left.
+    pub(super) fn new(devices: &[Arc<MmioDevice>], stop: Arc<EventFd>) -> Result<Self, event_manager::Error> {
+        let mut manager =
+            EventManager::<Box<dyn MutEventSubscriber + Send>>::new_with_capacity(READY_CAPACITY)?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        manager.add_subscriber(Box::new(Stop { fd: stop, stopped: stopped.clone() }));
+        for device in devices {
+            manager.add_subscriber(Box::new(Serving { device: device.clone(), watched: BTreeMap::new() }));
+        }
+        Ok(Self { manager, devices: devices.to_vec(), stopped })
     }
-    while !stopped.get() {
-        manager.run()?;
+
+    /// Serves all devices until the loop is stopped; then closes what they hold.
+    ///
+    /// # Errors
+    /// When the host can't wait for events.
+    pub(super) fn serve(mut self) -> Result<(), event_manager::Error> {
+        while !self.stopped.load(Ordering::SeqCst) {
+            self.manager.run()?;
+        }
+        drop(self.manager);
+        for device in &self.devices {
+            device.shut_down();
+        }
+        Ok(())
     }
-    drop(manager);
-    for device in devices {
-        device.shut_down();
-    }
-    Ok(())
 }
 
 struct Stop {
-    fd: RawFd,
-    stopped: std::rc::Rc<std::cell::Cell<bool>>,
+    fd: Arc<EventFd>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl MutEventSubscriber for Stop {
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        self.stopped.set(true);
+        self.stopped.store(true, Ordering::SeqCst);
     }
 
     fn init(&mut self, ops: &mut EventOps) {
-        ops.add(Events::new_raw(self.fd, EventSet::IN)).expect("a new set takes an eventfd");
+        ops.add(Events::new(&*self.fd, EventSet::IN)).expect("a new set takes an eventfd");
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::events::EventLoop;
 use super::shell::kvm;
-use super::{End, Ended, Role, Shell, ShellError, events};
+use super::{End, Ended, Role, Shell, ShellError};
 use crate::arch::registers;
 use crate::boot::{self, BOOT_PARAMETERS, BootError, CommandLine};
 use crate::devices::block::{Block, BlockError, DiskKind};
@@ -185,11 +186,12 @@ impl Machine {
     }
 
     fn start_devices(&mut self, on_thread: Option<OnThread>) -> Result<(), StartError> {
-        let (devices, stop) = (self.devices.clone(), self.stop_devices.clone());
+        let events = EventLoop::new(&self.devices, self.stop_devices.clone())
+            .map_err(|error| StartError::Host("the devices' event loop", std::io::Error::other(error)))?;
         let finish = self.finisher();
         self.devices_thread = Some(spawn(Role::Devices, None, on_thread, move || {
             let finish = finish;
-            let end = match events::serve(&devices, &stop) {
+            let end = match events.serve() {
                 Ok(()) => End::Stopped,
                 Err(error) => End::Kvm(format!("the host can't wait for events: {error}")),
             };

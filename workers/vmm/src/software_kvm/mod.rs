@@ -38,6 +38,11 @@ pub fn detected() -> bool {
     Path::new(MODULE).exists()
 }
 
+/// Decodes any bytes: for the fuzz target.
+pub(crate) fn decode_any(bytes: &[u8]) {
+    let _any = decode::Instruction::decode(bytes, &Default::default(), &Default::default());
+}
+
 /// The help can't be set up or given.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

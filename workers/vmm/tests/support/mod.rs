@@ -20,10 +20,10 @@ const KERNEL: &str = "BULKHEAD_TEST_GUEST_KERNEL";
 const PROGRAM: &str = "BULKHEAD_TEST_VMM_GUEST";
 const SOURCE: &str = include_str!("../../guests/init.c");
 /// Far more than any of the guests needs on the slowest KVM.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// The kernel, or the reason why no machine can be tested here.
-pub fn kernel() -> Result<PathBuf, String> {
+pub(crate) fn kernel() -> Result<PathBuf, String> {
     if File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return Err("/dev/kvm can't be opened".into());
     }
@@ -32,7 +32,7 @@ pub fn kernel() -> Result<PathBuf, String> {
 }
 
 /// The initial file system with the tests' first program in it.
-pub fn initramfs() -> File {
+pub(crate) fn initramfs() -> File {
     static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();
     let archive = ARCHIVE.get_or_init(|| {
         let program = match std::env::var_os(PROGRAM) {
@@ -78,35 +78,35 @@ fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
 }
 
 /// A file without a name, holding these bytes.
-pub fn file_with(bytes: &[u8]) -> File {
+pub(crate) fn file_with(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(bytes).expect("its bytes");
     file
 }
 
 /// A sparse file of this size.
-pub fn sparse(bytes: u64) -> File {
+pub(crate) fn sparse(bytes: u64) -> File {
     let file = tempfile::tempfile().expect("a file");
     file.set_len(bytes).expect("its size");
     file
 }
 
 /// What a test wants.
-pub struct Wanted {
-    pub test: &'static str,
-    pub vcpus: u8,
-    pub disks: Vec<(File, DiskKind)>,
-    pub ports: Vec<Port>,
-    pub words: &'static str,
+pub(crate) struct Wanted {
+    pub(crate) test: &'static str,
+    pub(crate) vcpus: u8,
+    pub(crate) disks: Vec<(File, DiskKind)>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) words: &'static str,
 }
 
 impl Wanted {
-    pub fn new(test: &'static str) -> Self {
+    pub(crate) fn new(test: &'static str) -> Self {
         Self { test, vcpus: 1, disks: Vec::new(), ports: Vec::new(), words: "" }
     }
 }
 
-pub fn start(kernel: &Path, wanted: Wanted) -> Machine {
+pub(crate) fn start(kernel: &Path, wanted: Wanted) -> Machine {
     let device = File::options().read(true).write(true).open("/dev/kvm").expect("/dev/kvm");
     let config =
         ShellConfig { vcpus: wanted.vcpus, memory_bytes: 96 << 20, software_kvm: software_kvm::detected() };
@@ -124,13 +124,13 @@ pub fn start(kernel: &Path, wanted: Wanted) -> Machine {
 }
 
 /// Runs a guest to its end; returns what it said.
-pub fn run(kernel: &Path, wanted: Wanted) -> (End, String) {
+pub(crate) fn run(kernel: &Path, wanted: Wanted) -> (End, String) {
     let mut machine = start(kernel, wanted);
     finish(&mut machine)
 }
 
 /// Waits for the end.
-pub fn finish(machine: &mut Machine) -> (End, String) {
+pub(crate) fn finish(machine: &mut Machine) -> (End, String) {
     let end = machine.ended().wait(LIMIT);
     let console = machine.console().last_lines(200);
     machine.stop().expect("it stops");
@@ -138,7 +138,7 @@ pub fn finish(machine: &mut Machine) -> (End, String) {
 }
 
 /// Everything was fine, and all of it was done.
-pub fn assert_good(console: &str, results: &[&str]) {
+pub(crate) fn assert_good(console: &str, results: &[&str]) {
     for wanted in results {
         let line = format!("{wanted} ok");
         assert!(console.lines().any(|found| found == line), "{line} is missing:\n{console}");
@@ -148,14 +148,14 @@ pub fn assert_good(console: &str, results: &[&str]) {
 }
 
 /// A port both ways, and the test's end of it.
-pub fn duplex(number: u32) -> (Port, UnixStream) {
+pub(crate) fn duplex(number: u32) -> (Port, UnixStream) {
     let (device, ours) = UnixStream::pair().expect("a pair");
     device.set_nonblocking(true).expect("non-blocking");
     let writer = OwnedFd::from(device.try_clone().expect("a second descriptor"));
     (Port { number, from_host: Some(device.into()), to_host: Some(writer) }, ours)
 }
 
-pub fn read_all(mut stream: impl Read) -> Vec<u8> {
+pub(crate) fn read_all(mut stream: impl Read) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).expect("the guest's bytes");
     all

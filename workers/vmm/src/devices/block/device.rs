@@ -9,7 +9,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use super::BlockState;
 use super::request::{self, MOST_DATA_SEGMENTS, MOST_DISCARD_SECTORS, SECTOR_BYTES};
-use crate::devices::mmio::{Broken, Rings, Served, VirtioDevice};
+use crate::devices::mmio::{Broken, DeviceState, Rings, Served, VirtioDevice};
 use crate::statistics::ExitKind;
 
 const QUEUES: [u16; 1] = [128];
@@ -101,6 +101,10 @@ impl Block {
 }
 
 impl VirtioDevice for Block {
+    fn save(&self) -> DeviceState {
+        DeviceState::Block(self.state())
+    }
+
     fn id(&self) -> u32 {
         VIRTIO_ID_BLOCK
     }

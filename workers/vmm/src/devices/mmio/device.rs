@@ -1,8 +1,12 @@
 use std::os::fd::RawFd;
 
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::epoll::EventSet;
 
 use super::{Broken, Rings};
+use crate::devices::block::BlockState;
+use crate::devices::rng::RngState;
+use crate::devices::vsock::VsockState;
 use crate::statistics::ExitKind;
 
 /// Whether a queue has been emptied.
@@ -23,6 +27,18 @@ pub struct Interest {
     pub fd: RawFd,
     /// Readiness.
     pub events: EventSet,
+}
+
+/// What a snapshot keeps of a device, beside its transport.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DeviceState {
+    /// A disk.
+    Block(BlockState),
+    /// Streams.
+    Vsock(VsockState),
+    /// Entropy.
+    Rng(RngState),
 }
 
 /// What a virtio device does behind the transport. All calls come under the device's lock.
@@ -72,6 +88,9 @@ pub trait VirtioDevice: Send + std::fmt::Debug {
 
     /// Closes descriptors that are needed no more, but for those that are still waited for.
     fn reap(&mut self, _watched: &dyn Fn(RawFd) -> bool) {}
+
+    /// What a snapshot keeps.
+    fn save(&self) -> DeviceState;
 
     /// The machine has ended: whoever is on the other side is to notice.
     fn shut_down(&mut self) {}

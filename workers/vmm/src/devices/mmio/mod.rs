@@ -21,7 +21,7 @@ mod tests;
 mod vectors;
 
 pub use chain::{Chain, ChainBytes, MOST_SEGMENTS};
-pub use device::{Interest, Served, VirtioDevice};
+pub use device::{DeviceState, Interest, Served, VirtioDevice};
 pub use interrupt::Interrupt;
 pub use registers::{MmioDevice, NOTIFY_OFFSET};
 pub use rings::{Broken, Rings};

@@ -12,7 +12,9 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Broken, Interest, Interrupt, MmioState, QueueRegisters, Rings, Served, VirtioDevice};
+use super::{
+    Broken, DeviceState, Interest, Interrupt, MmioState, QueueRegisters, Rings, Served, VirtioDevice,
+};
 use crate::memory::Memory;
 use crate::statistics::ExitKind;
 
@@ -64,6 +66,37 @@ impl MmioDevice {
         let core =
             Core { device, memory, interrupt: interrupt.clone(), state, queues, configured, broken: None };
         Self { core: Mutex::new(core), interrupt, kick, kind }
+    }
+
+    /// A device as it was saved; `device` is the restored one behind it. Nothing when the state is not of such a device, or
+    /// its queues don't lie in this memory.
+    pub fn restore(
+        device: Box<dyn VirtioDevice>,
+        memory: Memory,
+        interrupt: Interrupt,
+        kick: EventFd,
+        state: MmioState,
+    ) -> Option<Self> {
+        let restored = Self::new(device, memory, interrupt, kick);
+        let mut core = restored.lock();
+        if state.queues.len() != core.queues.len() || state.driver_features & !core.offered() != 0 {
+            return None;
+        }
+        for (index, registers) in state.queues.iter().enumerate() {
+            core.configured[index] = *registers;
+            if registers.ready {
+                core.queues[index] = make_queue(&core.memory, core.queues[index].max_size(), registers)?;
+            }
+        }
+        if state.status & DRIVER_OK != 0 {
+            core.device.activate(state.driver_features);
+        }
+        core.interrupt.set_status(state.interrupt_status);
+        core.state = state;
+        drop(core);
+        // What came between the last turn and the snapshot.
+        restored.wake();
+        Some(restored)
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -153,9 +186,10 @@ impl MmioDevice {
         self.lock().broken
     }
 
-    /// What a snapshot keeps of the transport.
-    pub fn state(&self) -> MmioState {
-        self.lock().save()
+    /// What a snapshot keeps: the transport's state and the device's own. Exact when no turn is under way.
+    pub fn state(&self) -> (MmioState, DeviceState) {
+        let core = self.lock();
+        (core.save(), core.device.save())
     }
 }
 

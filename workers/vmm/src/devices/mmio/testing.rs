@@ -5,7 +5,7 @@ use std::cell::Cell;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Interrupt, MmioDevice, VirtioDevice};
+use super::{Interrupt, MmioDevice, MmioState, VirtioDevice};
 use crate::memory::Memory;
 
 pub(crate) const MEMORY_BYTES: usize = 1 << 20;
@@ -60,6 +60,12 @@ impl Driver {
         driver.write(0x70, STARTED);
         assert_eq!(driver.read(0x70), STARTED);
         driver
+    }
+
+    /// A device over the same memory, as it was saved.
+    pub(crate) fn restored(&self, device: Box<dyn VirtioDevice>, state: MmioState) -> Option<MmioDevice> {
+        let event = || EventFd::new(EFD_NONBLOCK).expect("an eventfd");
+        MmioDevice::restore(device, self.memory.clone(), Interrupt::new(event()), event(), state)
     }
 
     pub(crate) fn write(&self, offset: u64, value: u32) {

@@ -187,6 +187,28 @@ fn indirect_tables_are_bounded_too() {
     assert_eq!(driver.device.broken(), Some(Broken::Chain));
 }
 
+#[test]
+fn a_restored_device_goes_on_where_it_was() {
+    let driver = Driver::started(Box::new(Rng));
+    driver.chain(0, &[writable(DATA, 8)]);
+    driver.device.serve();
+    driver.chain(0, &[writable(DATA + 64, 8)]);
+    let (state, device) = driver.device.state();
+    assert_eq!((state.status, state.interrupt_status, device), (STARTED, 1, DeviceState::Rng(Rng.state())));
+    let text = serde_json::to_string(&state).expect("a state is text");
+    let state: MmioState = serde_json::from_str(&text).expect("and comes back");
+    let restored = driver.restored(Box::new(Rng), state.clone()).expect("its own state");
+    restored.serve();
+    assert_eq!(driver.used(0).len(), 2);
+    assert_eq!(restored.state().0.queues[0].next_used, 2);
+    let mut elsewhere = state.clone();
+    elsewhere.queues[0].used = 1 << 40;
+    assert!(driver.restored(Box::new(Rng), elsewhere).is_none());
+    let mut foreign = state;
+    foreign.queues.clear();
+    assert!(driver.restored(Box::new(Rng), foreign).is_none());
+}
+
 proptest! {
     #[test]
     fn any_register_traffic_is_survived(

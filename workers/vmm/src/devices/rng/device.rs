@@ -2,7 +2,7 @@ use rustix::rand::GetRandomFlags;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use super::RngState;
-use crate::devices::mmio::{Broken, Rings, Served, VirtioDevice};
+use crate::devices::mmio::{Broken, DeviceState, Rings, Served, VirtioDevice};
 use crate::statistics::ExitKind;
 
 /// The most bytes for one request: Linux asks for a cache line; a guest that wants more asks again.
@@ -26,6 +26,10 @@ impl Rng {
 }
 
 impl VirtioDevice for Rng {
+    fn save(&self) -> DeviceState {
+        DeviceState::Rng(self.state())
+    }
+
     fn id(&self) -> u32 {
         VIRTIO_ID_RNG
     }

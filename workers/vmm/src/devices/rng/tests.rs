@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{MOST_BYTES, Rng, RngState};
 use crate::devices::mmio::testing::{Buffer, DATA, Driver, readable, writable};
 
 #[test]

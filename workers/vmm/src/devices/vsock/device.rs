@@ -9,7 +9,7 @@ use vmm_sys_util::epoll::EventSet;
 use super::host::HostFd;
 use super::packet::{HEADER_BYTES, Header, MOST_DATA_BYTES, Operation, STREAM};
 use super::{Connection, Verdict, VsockState};
-use crate::devices::mmio::{Broken, Chain, Interest, Rings, Served, VirtioDevice};
+use crate::devices::mmio::{Broken, Chain, DeviceState, Interest, Rings, Served, VirtioDevice};
 use crate::statistics::ExitKind;
 
 /// The guest's context.
@@ -44,8 +44,8 @@ impl Outputs {
         changed.notify_all();
     }
 
-    /// Blocks until the guest has closed these ports and all that it sent has been written to the host, or the machine has
-    /// ended.
+    /// Blocks until all that the guest has sent to these ports is written to the host and it has closed those that it was
+    /// connected to, or the machine has ended.
     pub fn wait_closed(&self, wanted: &[u32]) {
         let (ports, changed) = &*self.0;
         let open = ports.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,6 +117,7 @@ impl Vsock {
         for slot in &mut device.slots {
             slot.used |= state.closed_ports.contains(&slot.number);
         }
+        device.publish();
         device
     }
 
@@ -133,7 +134,7 @@ impl Vsock {
     }
 
     fn publish(&self) {
-        let open = self.slots.iter().filter(|slot| slot.writer.is_some());
+        let open = self.slots.iter().filter(|slot| slot.connection.is_some() && slot.writer.is_some());
         self.outputs.set(open.map(|slot| slot.number).collect());
     }
 
@@ -171,6 +172,7 @@ impl Vsock {
         };
         let Some(connection) = &mut slot.connection else {
             (slot.connection, slot.used) = (Some(Connection::requested(&packet)), true);
+            self.publish();
             return Ok(());
         };
         let is_data = packet.operation == Operation::Data as u16;
@@ -341,6 +343,10 @@ impl Vsock {
 }
 
 impl VirtioDevice for Vsock {
+    fn save(&self) -> DeviceState {
+        DeviceState::Vsock(self.state())
+    }
+
     fn id(&self) -> u32 {
         VIRTIO_ID_VSOCK
     }

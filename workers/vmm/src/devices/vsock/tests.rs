@@ -21,6 +21,7 @@ struct Guest {
     driver: Driver,
     ours: UnixStream,
     seen: usize,
+    offered: usize,
     room: u32,
     forwarded: u32,
 }
@@ -33,7 +34,7 @@ impl Guest {
         let writer = OwnedFd::from(device.try_clone().expect("a second descriptor"));
         let port = Port { number: PORT, from_host: Some(device.into()), to_host: Some(writer) };
         let driver = Driver::started(Box::new(Vsock::new(vec![port])));
-        Self { driver, ours, seen: 0, room: 1 << 20, forwarded: 0 }
+        Self { driver, ours, seen: 0, offered: 0, room: 1 << 20, forwarded: 0 }
     }
 
     fn connected() -> Self {
@@ -76,8 +77,9 @@ impl Guest {
 
     /// Offers a buffer; what the device has to say.
     fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
-        self.driver.put(RECEIVED, &[0; 64]);
-        if self.driver.used(TO_GUEST).len() == self.seen {
+        // One buffer at a time, so that no packet lands on another.
+        if self.offered == self.seen {
+            self.offered += 1;
             self.driver.chain(
                 TO_GUEST,
                 &[writable(RECEIVED, HEADER_BYTES as u32), writable(RECEIVED + 0x1000, BUFFER)],
