@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bulkhead_placement::{Assign, KNOWN_FOR, Ledger, MIN_CHARGE, Need, Node, Snapshot, WaitingJob, plan};
+use bulkhead_placement::{
+    Assign, KNOWN_FOR, Kept, Ledger, MIN_CHARGE, Need, Node, Snapshot, WaitingJob, plan,
+};
 use bulkhead_store::{
     AttemptEnd, Claim, Claimed, EndReport, Leader, NodeUsage, QueueHead, StoreError, TenantUsage, WRITE_BATCH,
 };
@@ -24,6 +26,8 @@ pub(crate) struct Dispatcher {
     ledger: Ledger,
     /// When running attempts were last charged.
     charged: Option<Timestamp>,
+    /// What the last plan kept free, for the next charge.
+    kept: Option<Kept>,
 }
 
 impl Dispatcher {
@@ -31,6 +35,7 @@ impl Dispatcher {
     pub(crate) async fn step(&mut self, leader: &mut Leader, intake: &Intake) -> Result<bool, StoreError> {
         let heads = leader.queue_heads(HEADS_PER_TENANT).await?;
         if heads.is_empty() {
+            self.kept = None;
             return Ok(false);
         }
         let usage = leader.node_usage(KNOWN_FOR).await?;
@@ -47,6 +52,7 @@ impl Dispatcher {
             ledger: self.ledger.clone(),
         };
         let plan = plan(&snapshot, now);
+        self.kept = plan.kept;
         let mut progress = false;
         for rejects in plan.reject.chunks(WRITE_BATCH) {
             let jobs: Vec<_> = rejects.iter().map(|reject| (reject.job, reject.reason.clone())).collect();
@@ -69,6 +75,9 @@ impl Dispatcher {
                 disk_bytes: usage.disk_bytes,
             };
             self.ledger.charge(&usage.tenant, need.dominant_share(nodes), passed);
+        }
+        if let Some(kept) = &self.kept {
+            self.ledger.charge(&kept.tenant, kept.share, passed);
         }
     }
 

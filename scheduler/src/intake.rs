@@ -86,6 +86,9 @@ pub struct HeartbeatReply {
     pub stale: Vec<AttemptKey>,
     /// Whose owner wants their end.
     pub cancelled: Vec<AttemptKey>,
+    /// Of which no start is known: those that have started are to be reported again, since a crash of PostgreSQL may
+    /// have taken the report back.
+    pub unstarted: Vec<AttemptKey>,
 }
 
 /// Takes what nodes say. Cheap to clone.
@@ -187,8 +190,11 @@ impl Intake {
         if self.registry.settle(session, stale.is_empty()) {
             self.store.notifier().queue_wake();
         }
-        let cancelled = leases.iter().filter(|lease| lease.cancelled).map(|lease| lease.key).collect();
-        Ok(HeartbeatReply { stale, cancelled })
+        let keys = |wanted: fn(&LeaseStatus) -> bool| {
+            leases.iter().filter(|lease| wanted(lease)).map(|lease| lease.key).collect()
+        };
+        let (cancelled, unstarted) = (keys(|lease| lease.cancelled), keys(|lease| !lease.started));
+        Ok(HeartbeatReply { stale, cancelled, unstarted })
     }
 
     /// The job's first instruction ran `age` ago. Not confirmed: a start that is lost is told by the attempt's end.
@@ -205,8 +211,9 @@ impl Intake {
         Ok(self.writer.attempt_started(AttemptStart { node: session.node.clone(), key, age }).await?)
     }
 
-    /// A chunk of output. Answers with the length of the stream that is durable: the node drops its spool up to there.
-    /// What lies behind the first 64 KiB must have been stored by the caller before.
+    /// A chunk of output. Answers with the length of the stream that is stored: the node drops its spool up to there.
+    /// What lies behind the first 64 KiB must have been stored by the caller before. Without `flush` it is durable
+    /// only with the attempt's end, which has to follow, and must not be confirmed before.
     ///
     /// # Errors
     /// [`IntakeError::Superseded`]; of the store, [`StoreError::StaleAttempt`] (the node stops the attempt) and
@@ -218,9 +225,10 @@ impl Intake {
         stream: OutputStream,
         offset: u64,
         bytes: &[u8],
+        flush: bool,
     ) -> Result<u64, IntakeError> {
         self.check(session)?;
-        let chunk = OutputAppend { node: &session.node, key, stream, offset, bytes };
+        let chunk = OutputAppend { node: &session.node, key, stream, offset, bytes, flush };
         Ok(self.store.output_append(chunk).await?)
     }
 

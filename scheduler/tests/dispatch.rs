@@ -30,7 +30,7 @@ async fn a_job_runs_on_a_node_and_its_result_is_read() {
     assert_eq!(assignment.spec, example_spec());
     node.started(assignment.key).await;
     let append = |offset| {
-        node.intake.output_chunk(&node.session, assignment.key, OutputStream::Stdout, offset, b"hello")
+        node.intake.output_chunk(&node.session, assignment.key, OutputStream::Stdout, offset, b"hello", true)
     };
     assert_eq!(append(0).await.expect("appends"), 5);
     assert!(matches!(append(9).await, Err(IntakeError::Store(StoreError::OutputGap { .. }))));
@@ -93,6 +93,53 @@ async fn a_draining_node_gets_nothing_until_it_is_undrained() {
     assert_eq!(node.next_start().await.key.job, second);
     let unknown = control.intake.node_drain(&node_id("n9"), true, None).await;
     assert!(matches!(unknown, Err(IntakeError::Store(StoreError::NotFound { .. }))));
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_that_is_not_known_is_asked_for_until_it_is() {
+    let store = test_store().await;
+    let acme = test_tenant(&store, "acme").await;
+    let control = Control::start(&store, patient()).await;
+    let mut node = FakeNode::connect(&control.intake, "n1", 8 * GIB, vec![]).await.expect("connects");
+    let job = submit(&store, &acme).await;
+    let key = node.next_start().await.key;
+    // As after a crash of PostgreSQL that took the report back.
+    assert_eq!(node.heartbeat(&[key]).await.unstarted, [key]);
+    node.started(key).await;
+    node.started(key).await;
+    reached(&store, &acme, job, |state| state == JobState::Running).await;
+    assert!(node.heartbeat(&[key]).await.unstarted.is_empty());
+    assert_eq!(node.finished(key, AttemptState::Succeeded).await, Ended::Final(JobState::Succeeded));
+    let states: Vec<_> = store.job_progress(&acme, job, 0).await.expect("progress").events;
+    let states: Vec<_> = states.into_iter().map(|event| event.state).collect();
+    assert_eq!(states, [JobState::Queued, JobState::Leased, JobState::Running, JobState::Succeeded]);
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_keeps_room_for_outputs_and_what_a_job_prints() {
+    let store = test_store().await;
+    let acme = test_tenant(&store, "acme").await;
+    let control = Control::start(&store, patient()).await;
+    let mut node = FakeNode::connect(&control.intake, "n1", 8 * GIB, vec![]).await.expect("connects");
+    let mut spec = example_spec();
+    // The node has 1 TiB of disk: two of these files fit, but not with the copies that are collected.
+    spec.limits.disk_bytes = 400 * GIB;
+    let plain = store.job_create(&acme, new_job(spec.clone()), None).await.expect("creates").id;
+    assert_eq!(node.next_start().await.key.job, plain);
+    spec.outputs.push(bulkhead_types::OutputSpec::Glob("/out/*".into()));
+    let collects = store.job_create(&acme, new_job(spec.clone()), None).await.expect("creates").id;
+    let usage = store.fleet().node_usage(Duration::from_secs(60)).await.expect("usage");
+    assert_eq!(usage[0].disk_bytes, 400 * GIB + spec.limits.output_bytes);
+    // A small one shows that the scheduler has looked at the queue, and left the other one there.
+    let small = submit(&store, &acme).await;
+    assert_eq!(node.next_start().await.key.job, small);
+    assert_eq!(store.job_get(&acme, collects).await.expect("gets").state, JobState::Queued);
+    spec.limits.disk_bytes = 600 * GIB;
+    let never = store.job_create(&acme, new_job(spec), None).await.expect("creates").id;
+    let reason = ended(&store, &acme, never).await.reason;
+    assert!(reason.contains("collected") && reason.contains("(n1)"), "{reason}");
     control.stop().await;
 }
 

@@ -96,6 +96,17 @@ pub enum ApiError {
         /// Its quota.
         limit: u64,
     },
+    /// The tenant has stored as much as it may.
+    #[error(
+        "tenant {tenant} may store {limit} bytes: delete images, and jobs whose outputs are not needed any more (blobs \
+         that no job names go a day after their last use), or ask the operator for a larger quota"
+    )]
+    StorageQuota {
+        /// The tenant.
+        tenant: String,
+        /// Its quota, in bytes.
+        limit: u64,
+    },
     /// The service handles as many calls as it can.
     #[error("the service is at its limit of {what}; try again")]
     Overloaded {
@@ -169,6 +180,7 @@ impl ApiError {
             Self::ImageInvalid { .. } => (Code::InvalidArgument, "IMAGE_INVALID"),
             Self::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
             Self::JobQuota { .. } => (Code::ResourceExhausted, "JOB_QUOTA_EXCEEDED"),
+            Self::StorageQuota { .. } => (Code::ResourceExhausted, "STORAGE_QUOTA_EXCEEDED"),
             Self::Overloaded { .. } => (Code::ResourceExhausted, "OVERLOADED"),
             Self::BackendUnavailable { .. } => (Code::FailedPrecondition, "BACKEND_UNAVAILABLE"),
             Self::JobNotEnded { .. } => (Code::FailedPrecondition, "JOB_NOT_ENDED"),
@@ -207,6 +219,11 @@ impl ApiError {
                 metadata.insert("limit".into(), limit.to_string());
                 details.add_quota_failure_violation(format!("tenants/{tenant}"), self.to_string());
                 details.set_retry_info(Some(RETRY_QUOTA));
+            }
+            // Nothing frees itself while one waits: no RetryInfo.
+            Self::StorageQuota { tenant, limit } => {
+                metadata.insert("limit_bytes".into(), limit.to_string());
+                details.add_quota_failure_violation(format!("tenants/{tenant}"), self.to_string());
             }
             Self::ScopeMissing { scope } => {
                 metadata.insert("scope".into(), scope.to_string());
@@ -290,6 +307,9 @@ impl From<StoreError> for ApiError {
                 Self::JobNotEnded { name: job.to_string(), state: state.as_str() }
             }
             StoreError::JobQuota { tenant, limit } => Self::JobQuota { tenant: tenant.to_string(), limit },
+            StoreError::StorageQuota { tenant, limit } => {
+                Self::StorageQuota { tenant: tenant.to_string(), limit }
+            }
             StoreError::BlobNotFound { digest } => {
                 Self::field("spec", format!("the blob {digest} does not exist; upload it first"))
             }

@@ -1,7 +1,7 @@
 //! What is done beside the calls: health, and content that nobody has any more.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bulkhead_image::Owner;
@@ -122,7 +122,13 @@ async fn tidy(service: &Service) -> bool {
 
 /// Removes a batch of blobs that nobody has any more; says whether there were any.
 async fn remove_blobs(service: &Service) -> Result<bool, ServerError> {
-    let gone = service.store.fleet().blobs_prune(KEEP_UNUSED, PRUNE_BATCH).await?;
+    let mut gone = service.store.fleet().blobs_prune(KEEP_UNUSED, PRUNE_BATCH).await?;
+    let refused = std::mem::take(&mut *service.refused.lock().unwrap_or_else(PoisonError::into_inner));
+    for digest in refused {
+        if !service.store.fleet().blob_is_held(digest).await? {
+            gone.push(digest);
+        }
+    }
     for digest in &gone {
         if let Err(error) = service.blobs.delete(*digest).await {
             tracing::warn!(%digest, error = %Chain(&error), "a blob could not be removed");

@@ -243,6 +243,7 @@ fn open(data: &Path, store: Store, scheduler: &Scheduler, secrets: &[u8; 32]) ->
         output: OutputReader::new(store.clone(), blobs.clone(), spool.clone()),
         bodies: BodyKey::new(secrets),
         content: tokio::sync::RwLock::new(()),
+        refused: std::sync::Mutex::default(),
         conversions: Arc::new(tokio::sync::Semaphore::new(crate::api::CONVERSIONS)),
         shutdown: CancellationToken::new(),
         store,

@@ -199,6 +199,37 @@ pub struct JobSpec {
     pub limits: Limits,
 }
 
+impl JobSpec {
+    /// A job that says nothing but what to run: all else is the default.
+    pub fn new(image: ImageRef, argv: Vec<String>) -> Self {
+        Self {
+            image,
+            argv,
+            env: Vec::new(),
+            working_directory: None,
+            user: None,
+            stdin: None,
+            input_files: Vec::new(),
+            input_archives: Vec::new(),
+            outputs: Vec::new(),
+            backend: Backend::Auto,
+            priority: Priority::Normal,
+            labels: BTreeMap::new(),
+            retry: RetryPolicy::default(),
+            grace_period_ms: bounds::DEFAULT_GRACE_PERIOD_MS,
+            limits: Limits::default(),
+        }
+    }
+
+    /// What a node needs on its disk for the job, in bytes: the files that it writes in its sandbox, the copies of
+    /// those that are collected (together at most as much again), and what it prints, which both wait there until the
+    /// service has them.
+    pub fn node_disk_bytes(&self) -> u64 {
+        let collected = if self.outputs.is_empty() { 0 } else { self.limits.disk_bytes };
+        self.limits.disk_bytes.saturating_add(collected).saturating_add(self.limits.output_bytes)
+    }
+}
+
 /// What is wrong with a job's description; names the field as the API spells it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -365,23 +396,18 @@ mod tests {
     use super::*;
 
     fn spec() -> JobSpec {
-        JobSpec {
-            image: ImageRef::Name(ImageName::new("demo").expect("valid")),
-            argv: vec!["/bin/true".into()],
-            env: Vec::new(),
-            working_directory: None,
-            user: None,
-            stdin: None,
-            input_files: Vec::new(),
-            input_archives: Vec::new(),
-            outputs: Vec::new(),
-            backend: Backend::Auto,
-            priority: Priority::Normal,
-            labels: BTreeMap::new(),
-            retry: RetryPolicy::default(),
-            grace_period_ms: bounds::DEFAULT_GRACE_PERIOD_MS,
-            limits: Limits::default(),
-        }
+        JobSpec::new(ImageRef::Name(ImageName::new("demo").expect("valid")), vec!["/bin/true".into()])
+    }
+
+    #[test]
+    fn a_node_keeps_room_for_all_that_a_job_may_leave_on_its_disk() {
+        let mut job = spec();
+        (job.limits.disk_bytes, job.limits.output_bytes) = (100, 7);
+        assert_eq!(job.node_disk_bytes(), 107);
+        job.outputs.push(OutputSpec::Glob("/out/*".into()));
+        assert_eq!(job.node_disk_bytes(), 207);
+        job.limits.disk_bytes = u64::MAX;
+        assert_eq!(job.node_disk_bytes(), u64::MAX);
     }
 
     #[test]

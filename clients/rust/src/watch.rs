@@ -28,6 +28,14 @@ impl Watch {
         Self { client, request, stream: None }
     }
 
+    /// From here on only what is stored by now: the watch then ends, also if the job has not.
+    #[must_use]
+    pub fn stored_only(mut self) -> Self {
+        self.request.stored_only = true;
+        self.stream = None;
+        self
+    }
+
     /// The next event; none after the last one of a job that has ended.
     ///
     /// # Errors

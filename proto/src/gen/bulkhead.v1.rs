@@ -179,7 +179,8 @@ pub struct Limits {
     /// User and system together. Default 10 min; 0.1 s to 64 core-days.
     #[prost(message, optional, tag = "6")]
     pub cpu_time: ::core::option::Option<::prost_types::Duration>,
-    /// Writable files. Default 1 GiB; 1 MiB to 256 GiB.
+    /// Writable files. Default 1 GiB; 1 MiB to 256 GiB. The collected outputs together have at most as much: a node keeps
+    /// that too for a job that has outputs, and output_bytes for what it prints.
     #[prost(int64, tag = "7")]
     pub disk_bytes: i64,
     /// Standard output and error together. Default 16 MiB; 1 KiB to 1 GiB.
@@ -369,6 +370,9 @@ pub struct WatchJobRequest {
     /// Leave output out.
     #[prost(bool, tag = "4")]
     pub states_only: bool,
+    /// End once all is told that was there when the call came, also if the job has not ended.
+    #[prost(bool, tag = "5")]
+    pub stored_only: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamPosition {
@@ -540,7 +544,8 @@ impl Backend {
         }
     }
 }
-/// Order among a tenant's waiting jobs, and between tenants of equal use.
+/// Order among a tenant's own waiting jobs: higher ones first, equal ones as they came. Between tenants only their use
+/// and their weights count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Priority {
@@ -1826,9 +1831,6 @@ pub struct Image {
     pub working_directory: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "9")]
     pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// What the conversion left out or changed, one line each.
-    #[prost(string, repeated, tag = "10")]
-    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImportImageRequest {
@@ -2437,6 +2439,14 @@ pub struct Tenant {
     /// Most jobs that wait or run at once; more get RESOURCE_EXHAUSTED with RetryInfo. Default 10,000.
     #[prost(int64, tag = "5")]
     pub max_active_jobs: i64,
+    /// Most that its blobs and its images have together, in bytes; each name of an image counts. Uploads, imports and
+    /// collected outputs beyond it get RESOURCE_EXHAUSTED (STORAGE_QUOTA_EXCEEDED). What a job prints is kept all the same
+    /// and counts; a tenant that is over its quota by it can't create jobs. Default 16 GiB; at most 16 TiB.
+    #[prost(int64, tag = "6")]
+    pub max_stored_bytes: i64,
+    /// Output only: what they have now, in bytes.
+    #[prost(int64, tag = "7")]
+    pub stored_bytes: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateTenantRequest {

@@ -4,16 +4,21 @@
 //! else carries out. It reads no clock, does no I/O and draws no random numbers: the same snapshot gives the same
 //! plan.
 //!
-//! **Order.** Higher priorities first. Inside a priority, the tenant whose use is least for its weight goes next
-//! ([`Ledger`]: resource-seconds of its dominant resource, fading with time), and each choice is charged to it at
-//! once, so that a plan interleaves tenants. Inside a tenant and priority: first come, first served.
+//! **Order.** The tenant whose use is least for its weight goes next ([`Ledger`]: resource-seconds of its dominant
+//! resource, fading with time), and each choice is charged to it at once, so that a plan interleaves tenants. Inside a
+//! tenant higher priorities go first, and inside a priority: first come, first served. A priority is a tenant's word
+//! about its own jobs: it takes nothing from the others, however high.
 //!
 //! **Room.** On a node, memory (limits and the sandboxes' overhead), disk and the number of sandboxes are hard sums;
 //! CPU may be promised [`CPU_OVERCOMMIT`] times. A job goes where it leaves the least memory free (big holes are kept
 //! for big jobs), and not to a node that failed it while another one could hold it.
 //!
 //! **Big jobs** are not starved by small ones: once a job has waited for [`RESERVE_AFTER`] with no room for it, the
-//! node where it fits soonest takes no other job until it has room.
+//! node where it fits soonest takes no other job until it has room. Nor do they starve small ones: a job holds a node
+//! from the first to the second, the fourth to the eighth, the sixteenth to the thirty-second... such period of its
+//! waiting, so never for more than two thirds of it ([`keeps_a_node`]); each turn is twice the pause before it, and
+//! one is long enough for whatever runs there to end. What lies idle meanwhile is charged to the job's owner
+//! ([`Kept`]), whose other jobs then come later.
 
 mod ledger;
 mod plan;
@@ -31,6 +36,12 @@ pub const CPU_OVERCOMMIT: u64 = 4;
 
 /// How long a job waits before a node is kept free for it.
 pub const RESERVE_AFTER: Duration = Duration::from_secs(10);
+
+/// Whether a job that has waited for so long, with no room for it, may hold a node now.
+pub fn keeps_a_node(waited: Duration) -> bool {
+    let periods = waited.as_micros() / RESERVE_AFTER.as_micros();
+    periods.checked_ilog2().is_some_and(|doubled| doubled % 2 == 0)
+}
 
 /// A node not heard of for this long is not known any more: a job that only it could hold is rejected.
 pub const KNOWN_FOR: Duration = Duration::from_secs(600);
@@ -72,7 +83,7 @@ pub struct Need {
     pub memory_bytes: u64,
     /// CPU bandwidth, in thousandths of a core.
     pub cpu_milli: u64,
-    /// Disk limit, in bytes.
+    /// On the node's disk, in bytes: files, collected copies and printed output.
     pub disk_bytes: u64,
 }
 
@@ -104,6 +115,21 @@ pub struct Plan {
     pub assign: Vec<Assign>,
     /// Jobs that no known node could ever hold.
     pub reject: Vec<Reject>,
+    /// The node that takes nothing, if there is one.
+    pub kept: Option<Kept>,
+}
+
+/// A node is kept free for a big job that has waited long.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    /// The job.
+    pub job: JobId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// The node.
+    pub node: NodeId,
+    /// The part of all nodes' memory that lies idle for it: what its owner is charged per second.
+    pub share: f64,
 }
 
 /// A job goes to a node.

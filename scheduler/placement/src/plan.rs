@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bulkhead_types::{NodeCapacity, TenantId, Timestamp};
 
 use crate::{
-    Assign, CPU_OVERCOMMIT, Ledger, MIN_CHARGE, Need, Node, Plan, RESERVE_AFTER, Reject, Snapshot, WaitingJob,
+    Assign, CPU_OVERCOMMIT, Kept, Ledger, MIN_CHARGE, Need, Node, Plan, Reject, Snapshot, WaitingJob,
+    keeps_a_node,
 };
 
 /// Decides about every job of the snapshot's queue: assign it, reject it, or (not in the plan) let it wait.
@@ -16,20 +17,21 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
         now,
     };
     planner.ledger.fade(now);
-    for jobs in by_priority(&snapshot.queue) {
-        planner.place(jobs);
-    }
+    planner.place(by_tenant(&snapshot.queue));
     planner.plan
 }
 
-/// The queues of the tenants, one map per priority, highest first.
-fn by_priority(queue: &[WaitingJob]) -> Vec<BTreeMap<TenantId, VecDeque<&WaitingJob>>> {
-    let mut priorities: BTreeMap<_, BTreeMap<TenantId, VecDeque<&WaitingJob>>> = BTreeMap::new();
+/// The queues of the tenants, each with its higher priorities first.
+fn by_tenant(queue: &[WaitingJob]) -> BTreeMap<TenantId, VecDeque<&WaitingJob>> {
+    let mut tenants: BTreeMap<TenantId, VecDeque<&WaitingJob>> = BTreeMap::new();
     for job in queue {
-        let tenants = priorities.entry(job.priority).or_default();
         tenants.entry(job.tenant.clone()).or_default().push_back(job);
     }
-    priorities.into_values().rev().collect()
+    for jobs in tenants.values_mut() {
+        // Stable: equals stay as they came.
+        jobs.make_contiguous().sort_by_key(|job| std::cmp::Reverse(job.priority));
+    }
+    tenants
 }
 
 struct Planner {
@@ -109,12 +111,20 @@ impl Planner {
 
     /// For the first job of the plan that has waited too long: the node that lacks least.
     fn keep_a_node(&mut self, job: &WaitingJob) {
-        if self.kept.is_some() || self.now.since(job.created) < RESERVE_AFTER {
+        if self.kept.is_some() || !keeps_a_node(self.now.since(job.created)) {
             return;
         }
         let free = |node: &Node| (node.free_memory(), std::cmp::Reverse(node.node.clone()));
         let best = self.candidates(job).max_by_key(|(_, node)| free(node));
         self.kept = best.map(|(index, _)| index);
+        let Some(node) = self.kept.map(|index| &self.nodes[index]) else { return };
+        let idle = Need { memory_bytes: node.free_memory(), cpu_milli: 0, disk_bytes: 0 };
+        self.plan.kept = Some(Kept {
+            job: job.job,
+            tenant: job.tenant.clone(),
+            node: node.node.clone(),
+            share: idle.dominant_share(&self.nodes),
+        });
     }
 }
 
@@ -167,8 +177,8 @@ fn too_large(need: &Need, nodes: &[Node]) -> String {
         return "no node is known".to_owned();
     };
     format!(
-        "no node could ever hold this job: it needs {} MiB of memory, {} m of CPU and {} MiB of disk; the largest \
-         node ({}) offers {} MiB, {} m and {} MiB",
+        "no node could ever hold this job: it needs {} MiB of memory, {} m of CPU and {} MiB of disk (for its files, \
+         the copies that are collected and what it prints); the largest node ({}) offers {} MiB, {} m and {} MiB",
         need.memory_bytes.div_ceil(1 << 20),
         need.cpu_milli,
         need.disk_bytes.div_ceil(1 << 20),

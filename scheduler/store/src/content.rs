@@ -22,11 +22,56 @@ pub struct NewImage {
     pub config: serde_json::Value,
 }
 
+/// What a tenant has stored: its blobs, and its images by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// The quota, in bytes.
+    pub max_bytes: u64,
+    /// What there is, in bytes; more than the quota if jobs have printed it.
+    pub stored_bytes: u64,
+}
+
+impl Storage {
+    /// What may still come, in bytes.
+    pub fn room(&self) -> u64 {
+        self.max_bytes.saturating_sub(self.stored_bytes)
+    }
+}
+
 impl Store {
-    /// Notes that the tenant has a blob, or has used it again.
+    /// How much the tenant has stored, and how much it may.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if the tenant doesn't exist.
+    #[tracing::instrument(skip_all, fields(%tenant))]
+    pub async fn storage(&self, tenant: &TenantId) -> Result<Storage, StoreError> {
+        let mut tx = self.begin(tenant).await?;
+        let row: Option<(i64, i64)> = sqlx::query_as(crate::sql::tenants::service::STORAGE)
+            .bind(tenant.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+        let (max, stored) = row.ok_or_else(|| StoreError::not_found("tenant", tenant))?;
+        Ok(Storage { max_bytes: from_db(max), stored_bytes: from_db(stored) })
+    }
+
+    /// What refused to store something: the quota, or something else.
+    async fn refused(&self, tenant: &TenantId, error: sqlx::Error) -> StoreError {
+        if broken_constraint(&error) == Some("blobs_tenant_exists") {
+            return StoreError::not_found("tenant", tenant);
+        }
+        if !is_storage_quota(&error) {
+            return error.into();
+        }
+        match self.storage(tenant).await {
+            Ok(storage) => StoreError::StorageQuota { tenant: tenant.clone(), limit: storage.max_bytes },
+            Err(error) => error,
+        }
+    }
+
+    /// Notes that the tenant has a blob, or has used it again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if the tenant doesn't exist, [`StoreError::StorageQuota`].
     #[tracing::instrument(skip_all, fields(%tenant, %digest))]
     pub async fn blob_put(
         &self,
@@ -35,18 +80,22 @@ impl Store {
         size_bytes: u64,
     ) -> Result<BlobRecord, StoreError> {
         let mut tx = self.begin(tenant).await?;
-        let row: BlobRow = sqlx::query_as(sql::BLOB_PUT)
+        let put: Result<BlobRow, _> = sqlx::query_as(sql::BLOB_PUT)
             .bind(tenant.as_str())
             .bind(&digest.as_bytes()[..])
             .bind(to_db(size_bytes))
             .fetch_one(&mut *tx)
-            .await
-            .map_err(|error| match broken_constraint(&error) {
-                Some("blobs_tenant_exists") => StoreError::not_found("tenant", tenant),
-                _ => error.into(),
-            })?;
-        tx.commit().await?;
-        row.into_record()
+            .await;
+        match put {
+            Ok(row) => {
+                tx.commit().await?;
+                row.into_record()
+            }
+            Err(error) => {
+                drop(tx);
+                Err(self.refused(tenant, error).await)
+            }
+        }
     }
 
     /// A blob of the tenant.
@@ -108,7 +157,8 @@ impl Store {
                 (query.fetch_optional(&mut *tx).await?, digest.to_string())
             }
         };
-        tx.commit().await?;
+        // Nothing was written: the caller need not wait for its end.
+        drop(tx);
         row.ok_or_else(|| StoreError::not_found("image", name))?.into_record()
     }
 
@@ -144,7 +194,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::RequestIdReused`], [`StoreError::NotFound`] if the tenant doesn't exist or the image of an
-    /// earlier request is gone.
+    /// earlier request is gone, [`StoreError::StorageQuota`].
     #[tracing::instrument(skip_all, fields(%tenant, name = %image.name))]
     pub async fn image_put(
         &self,
@@ -165,9 +215,16 @@ impl Store {
                 return self.image_resolve(tenant, &ImageRef::Name(parse(&first, "image name")?)).await;
             }
         }
-        let row = image_put(&mut tx, tenant.as_str(), image).await?;
-        tx.commit().await?;
-        row.into_record()
+        match image_put(&mut tx, tenant.as_str(), image).await {
+            Ok(row) => {
+                tx.commit().await?;
+                row.into_record()
+            }
+            Err(error) => {
+                drop(tx);
+                Err(self.refused(tenant, error).await)
+            }
+        }
     }
 
     /// Forgets the name of one of the tenant's own images. A repeated `request` succeeds again.
@@ -203,15 +260,20 @@ pub(crate) async fn image_put(
     connection: &mut sqlx::PgConnection,
     owner: &str,
     image: &NewImage,
-) -> Result<ImageRow, StoreError> {
-    Ok(sqlx::query_as(sql::IMAGE_PUT)
+) -> Result<ImageRow, sqlx::Error> {
+    sqlx::query_as(sql::IMAGE_PUT)
         .bind(owner)
         .bind(image.name.as_str())
         .bind(&image.digest.as_bytes()[..])
         .bind(to_db(image.size_bytes))
         .bind(Json(&image.config))
         .fetch_one(connection)
-        .await?)
+        .await
+}
+
+/// Whether the tenant's quota of stored bytes has refused.
+pub(crate) fn is_storage_quota(error: &sqlx::Error) -> bool {
+    broken_constraint(error) == Some("tenants_stored_bytes_quota")
 }
 
 #[derive(sqlx::FromRow)]

@@ -58,6 +58,14 @@ pub enum StoreError {
         /// Its quota.
         limit: u64,
     },
+    /// The tenant's blobs and images would be larger than its quota.
+    #[error("tenant {tenant} may store {limit} bytes")]
+    StorageQuota {
+        /// The tenant.
+        tenant: bulkhead_types::TenantId,
+        /// Its quota, in bytes.
+        limit: u64,
+    },
     /// The job names a blob that the tenant doesn't have.
     #[error("blob {digest} was not found; upload it first")]
     BlobNotFound {

@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use sqlx::{PgTransaction, Row};
 
 use crate::error::broken_constraint;
+use crate::notify::Change;
 use crate::page::{self, JobFilter};
 use crate::records::{
     AttemptRow, JobEvent, JobProgress, JobRecord, JobRow, OutputSlice, StreamRecord, attempt_number, digest,
@@ -40,7 +41,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::BlobNotFound`] if it names a blob that the tenant doesn't have, [`StoreError::NotFound`] if
-    /// the tenant doesn't exist, [`StoreError::JobQuota`], [`StoreError::RequestIdReused`].
+    /// the tenant doesn't exist, [`StoreError::JobQuota`], [`StoreError::StorageQuota`],
+    /// [`StoreError::RequestIdReused`].
     #[tracing::instrument(skip_all, fields(%tenant, job = %job.id))]
     pub async fn job_create(
         &self,
@@ -62,6 +64,7 @@ impl Store {
         match inserted {
             Ok(record) => {
                 tx.commit().await?;
+                self.fleet().notifier().tell([Change::Queue]);
                 Ok(record)
             }
             Err(StoreError::Database(error)) => match broken_constraint(&error) {
@@ -120,7 +123,7 @@ impl Store {
             .bind(priority_number(spec.priority))
             .bind(to_db(spec.limits.memory_bytes))
             .bind(to_db(spec.limits.cpu_milli))
-            .bind(to_db(spec.limits.disk_bytes))
+            .bind(to_db(spec.node_disk_bytes()))
             .bind(to_db(spec.limits.wall_time_ms.saturating_add(spec.grace_period_ms)))
             .bind(i32::try_from(spec.retry.max_attempts.min(bounds::ATTEMPTS)).unwrap_or(1))
             .bind(spec.retry.on_lost)
@@ -153,7 +156,8 @@ impl Store {
             restore_inline(&mut record.spec, inline)?;
         }
         attach_attempts(&mut tx, std::slice::from_mut(&mut record)).await?;
-        tx.commit().await?;
+        // Nothing was written: the caller need not wait for its end.
+        drop(tx);
         Ok(record)
     }
 
@@ -214,8 +218,10 @@ impl Store {
             }
         }
         let state = self.job_lock(&mut tx, job).await?;
+        let mut changes = Vec::new();
         match next(state, Transition::Cancel) {
             Ok(cancelled) => {
+                changes.push(Change::Ended(job));
                 sqlx::query(sql::JOB_CANCEL_WAITING)
                     .bind(job.as_uuid())
                     .bind(state.as_str())
@@ -225,11 +231,13 @@ impl Store {
                     .await?;
             }
             Err(_) if !state.is_terminal() => {
+                changes.extend([Change::Cancel, Change::Job(job)]);
                 sqlx::query(sql::JOB_CANCEL_REQUEST).bind(job.as_uuid()).execute(&mut *tx).await?;
             }
             Err(_) => {}
         }
         tx.commit().await?;
+        self.fleet().notifier().tell(changes);
         self.job_get(tenant, job).await
     }
 
@@ -359,14 +367,17 @@ impl Store {
     }
 }
 
-/// Whether the tenant may have one more job. Creates that come at the same moment don't see each other, so that a
+/// Whether the tenant may have one more job, which it may not while it has stored more than its quota. Creates that come at the same moment don't see each other, so that a
 /// tenant may exceed its quota by as many as there are connections.
 async fn check_quota(tx: &mut PgTransaction<'_>, tenant: &TenantId) -> Result<(), StoreError> {
-    let row: Option<(i64, i64)> = sqlx::query_as(crate::sql::tenants::service::JOB_QUOTA)
+    let row: Option<(i64, i64, i64, i64)> = sqlx::query_as(crate::sql::tenants::service::JOB_QUOTA)
         .bind(tenant.as_str())
         .fetch_optional(&mut **tx)
         .await?;
-    let (limit, active) = row.ok_or_else(|| StoreError::not_found("tenant", tenant))?;
+    let (limit, active, max_stored, stored) = row.ok_or_else(|| StoreError::not_found("tenant", tenant))?;
+    if stored > max_stored {
+        return Err(StoreError::StorageQuota { tenant: tenant.clone(), limit: from_db(max_stored) });
+    }
     if active < limit {
         return Ok(());
     }

@@ -26,7 +26,7 @@ mod sql;
 pub mod testing;
 
 pub use connect::{DatabaseUrls, MIGRATOR, PoolSizes, Store, migrate};
-pub use content::NewImage;
+pub use content::{NewImage, Storage};
 pub use error::StoreError;
 pub use fleet::{
     AttemptEnd, AttemptStart, Claim, Claimed, EndReport, Ended, FleetStore, Leader, LeaseProgress,

@@ -20,6 +20,10 @@ pub struct TenantRecord {
     pub weight: f64,
     /// Most of its jobs that wait or run at once.
     pub max_active_jobs: u64,
+    /// Most that its blobs and images have together, in bytes.
+    pub max_stored_bytes: u64,
+    /// What they have now, in bytes.
+    pub stored_bytes: u64,
     /// When it was created.
     pub created: Timestamp,
 }

@@ -3,16 +3,13 @@
 //! The cluster ends with the process that made it, however that ends: a shell beside it waits for the end of a pipe
 //! and then stops the cluster and removes its files.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bulkhead_types::{
-    Backend, Digest, ImageName, ImageRef, JobId, JobSpec, Limits, Priority, RetryPolicy, TenantId, bounds,
-};
+use bulkhead_types::{Digest, ImageName, ImageRef, JobId, JobSpec, TenantId};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio::sync::OnceCell;
 
@@ -169,23 +166,7 @@ pub async fn test_tenant(store: &Store, name: &str) -> TenantId {
 /// # Panics
 /// Never.
 pub fn example_spec() -> JobSpec {
-    JobSpec {
-        image: ImageRef::Name(ImageName::new("demo").expect("valid")),
-        argv: vec!["/bin/true".into()],
-        env: Vec::new(),
-        working_directory: None,
-        user: None,
-        stdin: None,
-        input_files: Vec::new(),
-        input_archives: Vec::new(),
-        outputs: Vec::new(),
-        backend: Backend::Auto,
-        priority: Priority::Normal,
-        labels: BTreeMap::new(),
-        retry: RetryPolicy::default(),
-        grace_period_ms: bounds::DEFAULT_GRACE_PERIOD_MS,
-        limits: Limits::default(),
-    }
+    JobSpec::new(ImageRef::Name(ImageName::new("demo").expect("valid")), vec!["/bin/true".into()])
 }
 
 /// A new job of that description.

@@ -57,7 +57,14 @@ async fn furnish(store: &Store, tenant: &TenantId, fill: u8) -> JobId {
     let claimed =
         leader.claim(&claims, Duration::from_secs(60), Duration::from_secs(60)).await.expect("claims");
     let key = claimed[0].key;
-    let chunk = OutputAppend { node: &node, key, stream: OutputStream::Stdout, offset: 0, bytes: b"private" };
+    let chunk = OutputAppend {
+        node: &node,
+        key,
+        stream: OutputStream::Stdout,
+        offset: 0,
+        bytes: b"private",
+        flush: true,
+    };
     store.fleet().output_append(chunk).await.expect("output");
     let start = AttemptStart { node, key, age: Duration::ZERO };
     store.fleet().attempts_write(&[start], &[]).await.expect("starts");
@@ -105,6 +112,7 @@ async fn the_service_role_changes_nothing_of_another_tenant() {
         format!("DELETE FROM jobs WHERE id = '{victim}'"),
         "DELETE FROM images WHERE owner = 'other'".into(),
         "UPDATE blobs SET last_used_us = 0 WHERE tenant = 'other'".into(),
+        "UPDATE tenants SET stored_bytes = 0 WHERE id = 'other'".into(),
     ] {
         let done =
             sqlx::query(AssertSqlSafe(statement.as_str())).execute(&mut service).await.expect(&statement);
@@ -134,6 +142,7 @@ async fn the_service_role_changes_nothing_of_another_tenant() {
         "UPDATE attempts SET state = 'SUCCEEDED'",
         "INSERT INTO tenants (id, display_name) VALUES ('x', '')",
         "UPDATE tenants SET weight = 1000",
+        "UPDATE tenants SET max_stored_bytes = 1000",
         "DELETE FROM request_ids",
         "TRUNCATE jobs",
         "SET ROLE bulkhead_scheduler",

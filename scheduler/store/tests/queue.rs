@@ -214,15 +214,27 @@ async fn leases_expire_unless_renewed_and_reservations_add_up() {
 }
 
 #[tokio::test]
-async fn the_largest_batch_fits_into_its_notification() {
-    let store = test_store().await;
+async fn other_processes_are_told_of_the_largest_batch() {
+    let urls = test_database().await;
+    let store = connect(&urls).await;
+    let mut listener = sqlx::postgres::PgListener::connect_with(
+        &sqlx::PgPool::connect_with(urls.scheduler().clone()).await.expect("connects"),
+    )
+    .await
+    .expect("listens");
+    listener.listen_all(["bulkhead_jobs"]).await.expect("listens");
     let acme = test_tenant(&store, "acme").await;
     let ids = fill(&store, &acme, WRITE_BATCH).await;
-    let mut watch = store.fleet().notifier().watch_job(ids[WRITE_BATCH - 1]);
     let mut leader = rival_leader(&store).await;
     let claimed = leader.claim(&claims(&ids, &node("n")), LEASE, LEASE).await.expect("claims");
     assert_eq!(claimed.len(), WRITE_BATCH);
-    watch.changed().await;
+    let mut told = BTreeSet::new();
+    while told.len() < WRITE_BATCH {
+        let next = tokio::time::timeout(Duration::from_secs(30), listener.recv()).await;
+        let notification = next.expect("other processes are told").expect("is connected");
+        told.extend(notification.payload().split(',').map(|id| id.parse::<JobId>().expect("an id")));
+    }
+    assert_eq!(told, ids.iter().copied().collect::<BTreeSet<_>>());
     let ends: Vec<AttemptEnd> = (claimed.iter())
         .map(|c| AttemptEnd { node: None, key: c.key, report: EndReport::Lost("test".into()) })
         .collect();

@@ -194,7 +194,6 @@ pub(crate) fn image(image: &v1::Image) -> Value {
         "user": image.user,
         "working_directory": image.working_directory,
         "create_time": time(image.create_time.as_ref()),
-        "notes": image.notes,
     })
 }
 
@@ -229,5 +228,7 @@ pub(crate) fn tenant(tenant: &v1::Tenant) -> Value {
         "create_time": time(tenant.create_time.as_ref()),
         "weight": tenant.weight,
         "max_active_jobs": tenant.max_active_jobs,
+        "max_stored_bytes": tenant.max_stored_bytes,
+        "stored_bytes": tenant.stored_bytes,
     })
 }

@@ -1,15 +1,17 @@
 use std::pin::Pin;
+use std::sync::PoisonError;
 
 use bulkhead_proto::v1::blob_service_server::BlobService;
 use bulkhead_proto::v1::upload_blob_request::{Header, Part};
 use bulkhead_proto::v1::{Blob, DownloadBlobRequest, DownloadBlobResponse, UploadBlobRequest};
+use bulkhead_store::{BlobRecord, StoreError};
 use bulkhead_types::{Digest, TenantId};
 use futures::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Shared, caller};
+use super::{Service, Shared, caller};
 use crate::auth::Caller;
-use crate::blobs::MAX_BLOB_BYTES;
+use crate::blobs::{BlobError, MAX_BLOB_BYTES, Upload};
 use crate::convert;
 use crate::error::ApiError;
 
@@ -86,24 +88,53 @@ impl Blobs {
         expected: Option<Digest>,
         parts: &mut Streaming<UploadBlobRequest>,
     ) -> Result<Blob, Status> {
-        let mut upload = self.0.blobs.upload(MAX_BLOB_BYTES).await.map_err(ApiError::from)?;
+        let storage = self.0.store.storage(tenant).await.map_err(ApiError::from)?;
+        let known = match expected {
+            Some(digest) => self.0.store.blob_get(tenant, digest).await.is_ok(),
+            None => false,
+        };
+        // What it has already costs nothing; of anything else no more is taken than it may keep.
+        let most = if known { MAX_BLOB_BYTES } else { MAX_BLOB_BYTES.min(storage.room()) };
+        let too_large = |error| match error {
+            BlobError::TooLarge { .. } if most < MAX_BLOB_BYTES => {
+                ApiError::StorageQuota { tenant: tenant.to_string(), limit: storage.max_bytes }
+            }
+            error => error.into(),
+        };
+        let mut upload = self.0.blobs.upload(most).await.map_err(ApiError::from)?;
         while let Some(message) = parts.message().await? {
             match message.part {
-                Some(Part::Data(data)) => upload.write(data.into()).await.map_err(ApiError::from)?,
+                Some(Part::Data(data)) => upload.write(data.into()).await.map_err(too_large)?,
                 Some(Part::Header(_)) => {
                     return Err(ApiError::field("header", "only the first message may be a header").into());
                 }
                 None => {}
             }
         }
-        // Nothing may remove the bytes between their appearance and the row that keeps them.
-        let _content = self.0.content.read().await;
-        let (digest, size) = upload.finish(expected).await.map_err(ApiError::from)?;
-        let record = self.0.store.blob_put(tenant, digest, size).await.map_err(ApiError::from)?;
+        let put = async |digest, size| self.0.store.blob_put(tenant, digest, size).await;
+        let record = keep(&self.0, upload, expected, put).await?;
         Ok(Blob {
             name: format!("tenants/{tenant}/blobs/{}", record.digest.hex()),
             digest: record.digest.to_string(),
             size_bytes: convert::int64(record.size_bytes),
         })
     }
+}
+
+/// Completes an upload and notes whose it is with `put`; bytes that the quota refuses then go with the next tidying.
+pub(crate) async fn keep(
+    service: &Service,
+    upload: Upload,
+    expected: Option<Digest>,
+    put: impl AsyncFnOnce(Digest, u64) -> Result<BlobRecord, StoreError>,
+) -> Result<BlobRecord, ApiError> {
+    // Nothing may remove the bytes between their appearance and the row that keeps them.
+    let _content = service.content.read().await;
+    let (digest, size) = upload.finish(expected).await?;
+    let kept = put(digest, size).await;
+    if let Err(StoreError::StorageQuota { .. }) = &kept {
+        // Not here: who waits to be alone with the content holds up everybody who comes after.
+        service.refused.lock().unwrap_or_else(PoisonError::into_inner).push(digest);
+    }
+    Ok(kept?)
 }

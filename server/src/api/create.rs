@@ -160,7 +160,7 @@ fn refusal(tenant: &TenantId, spec: &JobSpec, nodes: &[NodeRecord]) -> Option<St
         need: Need {
             memory_bytes: spec.limits.memory_bytes,
             cpu_milli: spec.limits.cpu_milli,
-            disk_bytes: spec.limits.disk_bytes,
+            disk_bytes: spec.node_disk_bytes(),
         },
         avoid: Vec::new(),
         created: now(),

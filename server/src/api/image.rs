@@ -34,6 +34,14 @@ impl ImageService for Images {
             _ => return Err(ApiError::field("header", "the first message must be the header").into()),
         };
         let target = Target::check(&caller, &header)?;
+        if let ImageOwner::Tenant(tenant) = &target.owner {
+            // Before the archive is received; how large the image is shows only at its end.
+            let storage = self.0.store.storage(tenant).await.map_err(ApiError::from)?;
+            if storage.room() == 0 {
+                let (tenant, limit) = (tenant.to_string(), storage.max_bytes);
+                return Err(ApiError::StorageQuota { tenant, limit }.into());
+            }
+        }
         let archive = receive(&self.0.scratch, &mut parts).await?;
         Ok(Response::new(self.import(target, &header.request_id, archive).await?))
     }
@@ -233,7 +241,8 @@ impl Images {
             }
             ImageOwner::Operator => {
                 caller.require(Scope::Operator)?;
-                self.0.store.fleet().image_unshare(&image).await.map_err(missing(&request.name))?;
+                let gone = self.0.store.fleet().image_unshare(&image, key.as_ref()).await;
+                gone.map_err(missing(&request.name))?;
                 // From the local store as well, or the next start would share it again.
                 let images = self.0.images.clone();
                 let work = move || images.remove_name(&Owner::Operator, &image);
@@ -283,6 +292,5 @@ fn message(image: ImageRecord) -> Result<Image, ApiError> {
         user: config.user,
         working_directory: config.working_dir,
         create_time: Some(convert::timestamp(image.created)),
-        notes: Vec::new(),
     })
 }

@@ -167,20 +167,18 @@ impl Jobs {
         // Before the first look, so that nothing falls between.
         let mut watch = store.fleet().notifier().watch_job(name.job);
         loop {
-            let progress =
-                store.job_progress(&name.tenant, name.job, u64::MAX).await.map_err(missing(name))?;
-            if progress.state.is_terminal() || Instant::now() >= answer_at {
-                break;
+            let job = store.job_get(&name.tenant, name.job).await.map_err(missing(name))?;
+            if job.state.is_terminal() || Instant::now() >= answer_at {
+                return Ok(job);
             }
             tokio::select! {
-                () = watch.changed() => {}
+                () = watch.ended() => {}
                 () = tokio::time::sleep_until(answer_at) => {}
                 () = self.service.shutdown.cancelled() => {
                     return Err(ApiError::Unavailable { what: "the service", source: None });
                 }
             }
         }
-        store.job_get(&name.tenant, name.job).await.map_err(missing(name))
     }
 }
 

@@ -17,7 +17,7 @@ use bulkhead_store::{RequestKey, Store};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-pub(crate) use blob::Blobs;
+pub(crate) use blob::{Blobs, keep};
 pub(crate) use image::{Images, new_image};
 pub(crate) use job::Jobs;
 pub(crate) use node::Nodes;
@@ -43,6 +43,8 @@ pub(crate) struct Service {
     pub(crate) bodies: BodyKey,
     /// Held for reading while content is written and noted, for writing while content that nobody has is removed.
     pub(crate) content: tokio::sync::RwLock<()>,
+    /// Blobs whose bytes came and were then refused: they go if nobody has them. Locked for one push or take.
+    pub(crate) refused: std::sync::Mutex<Vec<bulkhead_types::Digest>>,
     /// Turns of imports to convert an archive; who has none waits until its call's deadline.
     pub(crate) conversions: Arc<tokio::sync::Semaphore>,
     /// Cancelled when the service stops: streams end then, and clients come back.

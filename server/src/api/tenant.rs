@@ -16,6 +16,8 @@ const WEIGHT_UNIT: f64 = 100.0;
 const MAX_WEIGHT: u32 = 10_000;
 /// Largest quota of jobs.
 const MAX_ACTIVE_JOBS: i64 = 1_000_000;
+/// Largest quota of stored bytes: 16 TiB.
+const MAX_STORED_BYTES: i64 = 16 << 40;
 /// Longest display name, in bytes.
 const MAX_DISPLAY_NAME: usize = 256;
 
@@ -45,8 +47,8 @@ impl Tenants {
         let id = TenantId::new(request.tenant_id).map_err(bad_name("tenant_id"))?;
         let tenant = new_tenant(&id, request.tenant.unwrap_or_default())?;
         let key = self.0.bodies.request("CreateTenant", &request.request_id, || {
-            format!("{id}\0{}\0{}\0{}", tenant.display_name, tenant.weight, tenant.max_active_jobs)
-                .into_bytes()
+            let NewTenant { display_name, weight, max_active_jobs, max_stored_bytes } = &tenant;
+            format!("{id}\0{display_name}\0{weight}\0{max_active_jobs}\0{max_stored_bytes}").into_bytes()
         })?;
         Ok(message(self.0.store.fleet().tenant_create(&id, &tenant, key.as_ref()).await?))
     }
@@ -94,8 +96,18 @@ fn new_tenant(id: &TenantId, tenant: Tenant) -> Result<NewTenant, ApiError> {
             return Err(ApiError::field("tenant.max_active_jobs", problem));
         }
     };
+    let max_stored_bytes = match tenant.max_stored_bytes {
+        0 => default.max_stored_bytes,
+        1..=MAX_STORED_BYTES => tenant.max_stored_bytes.unsigned_abs(),
+        other => {
+            let default = default.max_stored_bytes;
+            let problem =
+                format!("must be between 1 and {MAX_STORED_BYTES}, or 0 for {default}; got {other}");
+            return Err(ApiError::field("tenant.max_stored_bytes", problem));
+        }
+    };
     let named = if default.display_name.is_empty() { id.to_string() } else { default.display_name };
-    Ok(NewTenant { display_name: named, weight, max_active_jobs })
+    Ok(NewTenant { display_name: named, weight, max_active_jobs, max_stored_bytes })
 }
 
 fn message(tenant: TenantRecord) -> Tenant {
@@ -107,5 +119,7 @@ fn message(tenant: TenantRecord) -> Tenant {
         create_time: Some(convert::timestamp(tenant.created)),
         weight: weight as u32,
         max_active_jobs: convert::int64(tenant.max_active_jobs),
+        max_stored_bytes: convert::int64(tenant.max_stored_bytes),
+        stored_bytes: convert::int64(tenant.stored_bytes),
     }
 }

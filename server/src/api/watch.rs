@@ -33,6 +33,8 @@ pub(super) struct Plan {
     /// The next byte wanted, by attempt and stream; 0 for others.
     offsets: BTreeMap<(u32, OutputStream), u64>,
     states_only: bool,
+    /// What is there now, and then the end.
+    stored_only: bool,
 }
 
 impl Plan {
@@ -47,7 +49,7 @@ impl Plan {
         let after_sequence = u64::try_from(request.after_sequence)
             .map_err(|_| ApiError::field("after_sequence", "must not be negative"))?;
         let mut offsets = BTreeMap::new();
-        for (index, position) in request.positions.into_iter().enumerate() {
+        for (index, position) in request.positions.iter().enumerate() {
             let field = |name: &str| format!("positions[{index}].{name}");
             let stream = match StreamNumber::try_from(position.stream) {
                 Ok(StreamNumber::Stdout) => OutputStream::Stdout,
@@ -61,7 +63,8 @@ impl Plan {
                 .map_err(|_| ApiError::field(field("offset"), "must not be negative"))?;
             offsets.insert((position.attempt, stream), offset);
         }
-        Ok(Self { after_sequence, offsets, states_only: request.states_only })
+        let WatchJobRequest { states_only, stored_only, .. } = request;
+        Ok(Self { after_sequence, offsets, states_only, stored_only })
     }
 }
 
@@ -79,6 +82,8 @@ pub(super) async fn watch(
     let mut changes = service.store.fleet().notifier().watch_job(name.job);
     let mut watcher = Watcher { service, name, plan };
     let mut progress = watcher.look().await?;
+    // Where a watcher of what is stored stops.
+    let (last_event, stored) = (progress.event_seq, progress.streams.clone());
     Ok(async_stream::try_stream! {
         loop {
             for event in std::mem::take(&mut progress.events) {
@@ -97,10 +102,17 @@ pub(super) async fn watch(
             if progress.state.is_terminal() && all_told {
                 break;
             }
+            if watcher.plan.stored_only && watcher.plan.after_sequence >= last_event {
+                break;
+            }
             if all_told {
                 watcher.wait(&mut changes, deadline).await?;
             }
             progress = watcher.look().await?;
+            if watcher.plan.stored_only {
+                progress.streams.clone_from(&stored);
+                progress.events.retain(|event| event.seq <= last_event);
+            }
         }
     })
 }

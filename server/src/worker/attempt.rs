@@ -99,7 +99,8 @@ impl AttemptTask {
                 Said::Output { stream, offset, bytes } => {
                     let (bytes, other) = gather(&mut inbox, stream, offset, bytes);
                     long |= offset.saturating_add(bytes.len() as u64) > IN_DATABASE;
-                    if !self.output(stream, offset, bytes).await? {
+                    let ends = matches!(other, Some(Said::Finished(_)));
+                    if !self.output(stream, offset, bytes, ends).await? {
                         return self.refuse(&mut inbox).await;
                     }
                     next = other;
@@ -137,8 +138,15 @@ impl AttemptTask {
         SpooledStream { job: self.key.job, attempt: self.key.attempt, stream }
     }
 
-    /// Makes output durable and confirms it; false if the attempt is not the node's any more.
-    async fn output(&self, stream: OutputStream, offset: u64, bytes: Bytes) -> Result<bool, Broken> {
+    /// Makes output durable and confirms it; false if the attempt is not the node's any more. If the attempt's end is
+    /// the next to be written (`ends`), one flush serves both, and the end's confirmation is this one's too.
+    async fn output(
+        &self,
+        stream: OutputStream,
+        offset: u64,
+        bytes: Bytes,
+        ends: bool,
+    ) -> Result<bool, Broken> {
         let end = offset.saturating_add(bytes.len() as u64);
         if end > MAX_STREAM_BYTES {
             return Err(Broken::TooLong(end));
@@ -146,12 +154,14 @@ impl AttemptTask {
         self.service.spool.write(self.spooled(stream), offset, bytes.clone()).await.map_err(Broken::Spool)?;
         let mut patience = Patience::default();
         let appended = loop {
-            let appended = self.intake().output_chunk(&self.session, self.key, stream, offset, &bytes).await;
+            let appended =
+                self.intake().output_chunk(&self.session, self.key, stream, offset, &bytes, !ends).await;
             if !patience.again(is_transient(&appended)).await {
                 break appended;
             }
         };
         match appended {
+            Ok(_) if ends => Ok(true),
             Ok(durable) => {
                 let durable = i64::try_from(durable).unwrap_or(i64::MAX);
                 let id = Some(self.id.clone());
@@ -192,7 +202,7 @@ impl AttemptTask {
         }
         let _content = self.service.content.read().await;
         let (digest, size) = upload.finish(None).await.map_err(ApiError::from)?;
-        store.fleet().blob_put(tenant, digest, size).await.map_err(IntakeError::Store)?;
+        store.fleet().blob_put(tenant, digest, size, true).await.map_err(IntakeError::Store)?;
         match self.intake().output_sealed(&self.session, self.key, stream, digest).await {
             Ok(_) => self.service.spool.remove(self.spooled(stream)).await.map_err(Broken::Spool),
             // Its end will not be taken either, and says so to the node.

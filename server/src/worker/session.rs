@@ -1,7 +1,7 @@
 //! One connection of a node: registration, then heartbeats, leases and reports until either side ends it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bulkhead_proto::worker::from_worker::Message as FromNode;
 use bulkhead_proto::worker::to_worker::Message as ToNode;
@@ -96,6 +96,8 @@ struct Held {
     seen: bool,
     /// Whether an earlier connection brought it.
     resumed: bool,
+    /// When it started, if it has said so.
+    started: Option<Instant>,
     inbox: Option<mpsc::Sender<Said>>,
 }
 
@@ -231,7 +233,14 @@ impl Connection {
 
     fn hold(&mut self, key: AttemptKey, id: AttemptId, seen: bool) -> &mut Held {
         let progress = LeaseProgress { key, cpu_us: 0, memory_bytes: 0, output_bytes: 0 };
-        let held = self.held.entry(key).or_insert(Held { id, progress, seen, resumed: false, inbox: None });
+        let held = self.held.entry(key).or_insert(Held {
+            id,
+            progress,
+            seen,
+            resumed: false,
+            started: None,
+            inbox: None,
+        });
         held.seen |= seen;
         held
     }
@@ -271,7 +280,12 @@ impl Connection {
             FromNode::Heartbeat(heartbeat) => self.heartbeat(heartbeat).await,
             FromNode::Started(started) => {
                 let age = age(started.time_us);
-                self.said(started.id, Said::Started { age }).await
+                let key = attempt_key(started.id.as_ref())?;
+                self.said(started.id, Said::Started { age }).await?;
+                if let Some(held) = self.held.get_mut(&key) {
+                    held.started = Instant::now().checked_sub(age);
+                }
+                Ok(())
             }
             FromNode::Output(chunk) => {
                 let stream = stream_of(chunk.stream)?;
@@ -339,6 +353,11 @@ impl Connection {
         }
         for key in reply.cancelled {
             self.cancel(key, false).await?;
+        }
+        for key in reply.unstarted {
+            if let Some(started) = self.held.get(&key).and_then(|held| held.started) {
+                self.service.intake.attempt_started(&self.session, key, started.elapsed()).await?;
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tonic::{Status, Streaming};
 
 use super::keys::attempt_key;
-use crate::api::Shared;
+use crate::api::{Shared, keep};
 use crate::blobs::{MAX_BLOB_BYTES, PART_BYTES};
 use crate::error::ApiError;
 
@@ -112,6 +112,11 @@ pub(super) async fn store_blob(
     let size = size.ok_or_else(|| {
         ApiError::field("header.size_bytes", format!("must be between 0 and {MAX_BLOB_BYTES}"))
     })?;
+    let storage = service.store.storage(&tenant).await.map_err(ApiError::from)?;
+    if size > storage.room() && service.store.blob_get(&tenant, expected).await.is_err() {
+        let (tenant, limit) = (tenant.to_string(), storage.max_bytes);
+        return Err(ApiError::StorageQuota { tenant, limit }.into());
+    }
     let mut upload = service.blobs.upload(size).await.map_err(ApiError::from)?;
     while let Some(message) = parts.message().await? {
         match message.part {
@@ -122,8 +127,7 @@ pub(super) async fn store_blob(
             None => {}
         }
     }
-    let _content = service.content.read().await;
-    let (digest, size) = upload.finish(Some(expected)).await.map_err(ApiError::from)?;
-    service.store.fleet().blob_put(&tenant, digest, size).await.map_err(ApiError::from)?;
+    let put = async |digest, size| service.store.fleet().blob_put(&tenant, digest, size, false).await;
+    keep(service, upload, Some(expected), put).await?;
     Ok(())
 }

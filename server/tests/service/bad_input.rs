@@ -105,6 +105,7 @@ async fn wrong_descriptions_name_their_field() {
     let acme = running.tenant("acme").await;
     let digest = format!("sha256:{}", "ab".repeat(32));
     let blob = || Content { kind: Some(content::Kind::BlobDigest(digest.clone())) };
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
     let limits = |limits: Limits| move |spec: &mut JobSpec| spec.limits = Some(limits);
     let unknown = refused(&acme, |spec| spec.image = Some(Image::ImageName("nothing".into()))).await;
     assert_field(&unknown, "spec.image_name");
@@ -122,6 +123,10 @@ async fn wrong_descriptions_name_their_field() {
         ("spec.limits.cpu_milli", Limits { cpu_milli: -5, ..Default::default() }),
         ("spec.limits.processes", Limits { processes: 32_769, ..Default::default() }),
         ("spec.limits.disk_bytes", Limits { disk_bytes: 1, ..Default::default() }),
+        ("spec.limits.wall_time", Limits { wall_time: seconds(-1), ..Default::default() }),
+        ("spec.limits.wall_time", Limits { wall_time: seconds(1 << 40), ..Default::default() }),
+        ("spec.limits.cpu_time", Limits { cpu_time: seconds(-1), ..Default::default() }),
+        ("spec.limits.memory_request_bytes", Limits { memory_request_bytes: 1 << 40, ..Default::default() }),
         ("spec.limits.output_bytes", Limits { output_bytes: 2 << 30, ..Default::default() }),
     ] {
         assert_field(&refused(&acme, limits(wrong)).await, field);

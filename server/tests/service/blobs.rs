@@ -87,3 +87,50 @@ async fn wrong_uploads_are_refused() {
     assert_not_found(&send(vec![UploadBlobRequest { part: Some(Part::Header(nobody)) }]).await);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_tenant_stores_no_more_than_its_quota() {
+    let running = Running::start().await;
+    let operator = running.operator().await;
+    for (bytes, accepted) in [(-1, false), ((16 << 40) + 1, false), (1000, true)] {
+        let tenant = Tenant { max_stored_bytes: bytes, ..Default::default() };
+        let create =
+            CreateTenantRequest { tenant_id: "small".into(), tenant: Some(tenant), ..Default::default() };
+        match operator.tenants().create_tenant(create).await {
+            Ok(created) => assert!(accepted && created.get_ref().max_stored_bytes == bytes),
+            Err(status) => {
+                assert!(!accepted, "{status:?}");
+                assert_field(&status, "tenant.max_stored_bytes");
+            }
+        }
+    }
+    let token = running.token(Some("small"), &bulkhead_server::auth::Scope::TENANT);
+    let small = running.with_token("small", Some(&token)).await;
+    upload(&small, "", &[1; 600]).await.expect("fits");
+    let first = digest_of(&[1; 600]).to_string();
+    for bytes in [vec![2; 401], vec![3; 3 << 20]] {
+        let refused = upload(&small, "", &bytes).await.expect_err("over");
+        assert_eq!(
+            (refused.code(), reason(&refused).as_str()),
+            (Code::ResourceExhausted, "STORAGE_QUOTA_EXCEEDED")
+        );
+        assert!(refused.message().contains("delete images"), "{}", refused.message());
+    }
+    // With its digest it is known that it is there already.
+    upload(&small, &first, &[1; 600]).await.expect("again");
+    upload(&small, "", &[4; 400]).await.expect("fits exactly");
+    let get = GetTenantRequest { name: "tenants/small".into() };
+    let tenant = operator.tenants().get_tenant(get).await.expect("gets").into_inner();
+    assert_eq!((tenant.stored_bytes, tenant.max_stored_bytes), (1000, 1000));
+    // What was refused has left nothing: two blobs, and no upload under way.
+    let count = |path: &str| walk(&running.data.join("blobs").join(path));
+    assert_eq!((count("sha256"), count("staging")), (2, 0));
+    running.stop().await;
+}
+
+/// Files below a directory.
+fn walk(directory: &std::path::Path) -> usize {
+    let entries =
+        std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.map(|path| if path.is_dir() { walk(&path) } else { 1 }).sum()
+}

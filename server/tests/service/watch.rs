@@ -55,6 +55,35 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn what_is_stored_is_told_and_then_the_watch_ends() {
+    let running = Running::start().await;
+    let acme = running.tenant("acme").await;
+    let mut node = Node::connect(&running, "node-1").await;
+    let job = acme.create(|_| {}).await.expect("created");
+    let request = || WatchJobRequest { name: job.name.clone(), stored_only: true, ..Default::default() };
+    let id = node.lease().await.id.expect("an id");
+    node.started(&id).await;
+    let stdout = pattern(200_000);
+    for (index, chunk) in stdout.chunks(50_000).enumerate() {
+        node.output(&id, 1, index as i64 * 50_000, chunk).await;
+    }
+    node.durable(1, 200_000).await;
+    // The job goes on, the watch does not.
+    let seen = all(watch(&acme, request()).await).await;
+    assert_eq!(bytes(&seen, 1, Stream::Stdout, 0), stdout);
+    assert_eq!(states(&seen), [(1, State::Queued), (2, State::Leased), (3, State::Running)]);
+    let mut rest = request();
+    rest.after_sequence = 3;
+    rest.positions.push(StreamPosition { attempt: 1, stream: Stream::Stdout.into(), offset: 200_000 });
+    assert!(all(watch(&acme, rest).await).await.is_empty());
+    assert!(node.finish(&id, &outcome(AttemptState::Succeeded, 0)).await);
+    let seen = all(watch(&acme, request()).await).await;
+    assert_eq!(bytes(&seen, 1, Stream::Stdout, 0), stdout);
+    assert_eq!(states(&seen).last(), Some(&(4, State::Succeeded)));
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn watchers_see_everything_in_order_wherever_they_begin() {
     let running = Running::start().await;
     let acme = running.tenant("acme").await;

@@ -239,9 +239,13 @@ class Client:
 
     # Operators
 
-    def create_tenant(self, tenant_id: str, *, weight: int = 0, max_active_jobs: int = 0) -> None:
+    def create_tenant(
+        self, tenant_id: str, *, weight: int = 0, max_active_jobs: int = 0, max_stored_bytes: int = 0
+    ) -> None:
         """Creates a tenant; needs the scope `operator`."""
-        tenant = message("Tenant")(weight=weight, max_active_jobs=max_active_jobs)
+        tenant = message("Tenant")(
+            weight=weight, max_active_jobs=max_active_jobs, max_stored_bytes=max_stored_bytes
+        )
         request = message("CreateTenantRequest")(
             tenant_id=tenant_id, tenant=tenant, request_id=str(uuid.uuid4())
         )

@@ -193,11 +193,10 @@ class Image:
     name: str
     digest: str
     size_bytes: int
-    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, image: Any) -> Image:
-        return cls(image.name, image.digest, image.size_bytes, tuple(image.notes))
+        return cls(image.name, image.digest, image.size_bytes)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ impl FleetStore {
         let numbers = |pick: fn(&LeaseProgress) -> u64| {
             running.iter().map(|one| to_db(pick(one))).collect::<Vec<i64>>()
         };
+        // A renewal that a crash takes back costs nothing: a leader's start renews all.
+        let mut tx = self.begin_unflushed().await?;
         let rows: Vec<(Uuid, i64, bool, String)> = sqlx::query_as(sql::LEASES_RENEW)
             .bind(node.as_str())
             .bind(running.iter().map(|one| one.key.job.as_uuid()).collect::<Vec<Uuid>>())
@@ -76,8 +78,9 @@ impl FleetStore {
             .bind(numbers(|one| one.cpu_us))
             .bind(numbers(|one| one.memory_bytes))
             .bind(numbers(|one| one.output_bytes))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *tx)
             .await?;
+        tx.commit().await?;
         let current: HashMap<(Uuid, i64), (bool, String)> = rows
             .into_iter()
             .map(|(job, token, cancelled, state)| ((job, token), (cancelled, state)))

@@ -10,7 +10,7 @@ mod results;
 use std::sync::Arc;
 
 use bulkhead_types::{AttemptKey, JobId};
-use sqlx::PgPool;
+use sqlx::{PgPool, PgTransaction};
 
 use crate::notify::Notifier;
 use crate::records::{attempt_number, from_db};
@@ -38,6 +38,13 @@ impl FleetStore {
     /// Where to wait for changes.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
+    }
+
+    /// Starts a transaction whose commit does not wait for the disk. A crash of PostgreSQL may take it back, together
+    /// with everything that was committed after it, and nothing before it: only for what is said again.
+    async fn begin_unflushed(&self) -> Result<PgTransaction<'static>, StoreError> {
+        const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit TO off";
+        Ok(self.pool.begin_with(BEGIN).await?)
     }
 
     /// Whether the database answers.

@@ -9,6 +9,7 @@ use sqlx::types::Json;
 
 use super::FleetStore;
 use super::queue::micros;
+use crate::notify::Change;
 use crate::records::{NodeRecord, from_db, parse, to_db};
 use crate::requests::{RequestKey, request_claim};
 use crate::sql::nodes as sql;
@@ -124,8 +125,8 @@ impl FleetStore {
             .fetch_optional(&mut *tx)
             .await?;
         let row = row.ok_or_else(|| StoreError::not_found("node", node))?;
-        sqlx::query(sql::WAKE).execute(&mut *tx).await?;
         tx.commit().await?;
+        self.notifier.tell([Change::Queue]);
         row.into_record()
     }
 

@@ -6,7 +6,7 @@ use bulkhead_types::{Digest, ImageName, TenantId, Timestamp};
 
 use super::FleetStore;
 use super::queue::micros;
-use crate::content::{BlobRow, ImageRow, NewImage, image_put};
+use crate::content::{BlobRow, ImageRow, NewImage, image_put, is_storage_quota};
 use crate::records::{BlobRecord, ImageRecord, TenantRecord, digest, from_db, parse, to_db};
 use crate::requests::{RequestKey, request_claim};
 use crate::sql::content::fleet as content_sql;
@@ -22,12 +22,19 @@ pub struct NewTenant {
     pub weight: f64,
     /// Most jobs that wait or run at once: 1 to 1,000,000.
     pub max_active_jobs: u64,
+    /// Most that blobs and images have together, in bytes: 1 to 16 TiB.
+    pub max_stored_bytes: u64,
 }
 
 impl NewTenant {
-    /// Weight 1 and 10,000 jobs.
+    /// Weight 1, 10,000 jobs and 16 GiB.
     pub fn named(display_name: impl Into<String>) -> Self {
-        Self { display_name: display_name.into(), weight: 1.0, max_active_jobs: 10_000 }
+        Self {
+            display_name: display_name.into(),
+            weight: 1.0,
+            max_active_jobs: 10_000,
+            max_stored_bytes: 16 << 30,
+        }
     }
 }
 
@@ -56,6 +63,7 @@ impl FleetStore {
             .bind(&tenant.display_name)
             .bind(tenant.weight)
             .bind(to_db(tenant.max_active_jobs))
+            .bind(to_db(tenant.max_stored_bytes))
             .fetch_optional(&mut *tx)
             .await?;
         let exists = || StoreError::AlreadyExists { what: "tenant", name: id.to_string() };
@@ -100,7 +108,7 @@ impl FleetStore {
     #[tracing::instrument(skip_all, fields(name = %image.name))]
     pub async fn image_share(&self, image: &NewImage) -> Result<ImageRecord, StoreError> {
         let mut connection = self.pool.acquire().await?;
-        image_put(&mut connection, "", image).await?.into_record()
+        image_put(&mut connection, "", image).await.map_err(StoreError::from)?.into_record()
     }
 
     /// An image that the operator shares, if there is one of that name.
@@ -117,18 +125,30 @@ impl FleetStore {
         row.map(ImageRow::into_record).transpose()
     }
 
-    /// Forgets the name of an image that the operator shares.
+    /// Forgets the name of an image that the operator shares. A repeated `request` succeeds again.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`], [`StoreError::RequestIdReused`].
     #[tracing::instrument(skip_all, fields(%name))]
-    pub async fn image_unshare(&self, name: &ImageName) -> Result<(), StoreError> {
+    pub async fn image_unshare(
+        &self,
+        name: &ImageName,
+        request: Option<&RequestKey>,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        if let Some(request) = request {
+            let first = request_claim(&mut tx, "", request, name.as_str()).await?;
+            if first.is_some() {
+                return Ok(());
+            }
+        }
         let row: Option<ImageRow> = sqlx::query_as(crate::sql::content::IMAGE_DELETE)
             .bind("")
             .bind(name.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *tx)
             .await?;
-        row.map(|_| ()).ok_or_else(|| StoreError::not_found("image", name))
+        row.ok_or_else(|| StoreError::not_found("image", name))?;
+        Ok(tx.commit().await?)
     }
 
     /// Every digest that a name means or that a job needs which has not ended; files of others may go.
@@ -141,24 +161,51 @@ impl FleetStore {
         rows.iter().map(|bytes| digest(bytes)).collect()
     }
 
-    /// Notes a blob that a node uploaded for a tenant's attempt.
+    /// Notes a blob that a node uploaded for a tenant's attempt. What a job has printed (`printed`) is never refused:
+    /// a tenant that is over its quota by it can't create jobs until it has deleted enough.
     ///
     /// # Errors
-    /// Only the database's.
+    /// [`StoreError::StorageQuota`].
     #[tracing::instrument(skip_all, fields(%tenant, %digest))]
     pub async fn blob_put(
         &self,
         tenant: &TenantId,
         digest: Digest,
         size_bytes: u64,
+        printed: bool,
     ) -> Result<BlobRecord, StoreError> {
-        let row: BlobRow = sqlx::query_as(crate::sql::content::BLOB_PUT)
+        let mut tx = self.pool.begin().await?;
+        if printed {
+            sqlx::query(content_sql::OVER_QUOTA).execute(&mut *tx).await?;
+        }
+        let put: Result<BlobRow, _> = sqlx::query_as(crate::sql::content::BLOB_PUT)
             .bind(tenant.as_str())
             .bind(&digest.as_bytes()[..])
             .bind(to_db(size_bytes))
-            .fetch_one(&self.pool)
-            .await?;
-        row.into_record()
+            .fetch_one(&mut *tx)
+            .await;
+        match put {
+            Ok(row) => {
+                tx.commit().await?;
+                row.into_record()
+            }
+            Err(error) if is_storage_quota(&error) => {
+                drop(tx);
+                let limit = self.tenant_get(tenant).await?.max_stored_bytes;
+                Err(StoreError::StorageQuota { tenant: tenant.clone(), limit })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether any tenant has a blob.
+    ///
+    /// # Errors
+    /// Only the database's.
+    #[tracing::instrument(skip_all, fields(%digest))]
+    pub async fn blob_is_held(&self, digest: Digest) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar(content_sql::BLOB_IS_HELD).bind(&digest.as_bytes()[..]);
+        Ok(query.fetch_one(&self.pool).await?)
     }
 
     /// A blob of a tenant, for a node that runs the tenant's attempt.
@@ -207,6 +254,8 @@ struct TenantRow {
     display_name: String,
     weight: f64,
     max_active_jobs: i64,
+    max_stored_bytes: i64,
+    stored_bytes: i64,
     created_us: i64,
 }
 
@@ -217,6 +266,8 @@ impl TenantRow {
             display_name: self.display_name,
             weight: self.weight,
             max_active_jobs: from_db(self.max_active_jobs),
+            max_stored_bytes: from_db(self.max_stored_bytes),
+            stored_bytes: from_db(self.stored_bytes),
             created: Timestamp::from_micros(self.created_us),
         })
     }

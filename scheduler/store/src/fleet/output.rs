@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::FleetStore;
 use crate::StoreError;
+use crate::notify::Change;
 use crate::records::{from_db, stream_number, to_db};
 use crate::sql::results as sql;
 
@@ -24,10 +25,12 @@ pub struct OutputAppend<'a> {
     pub offset: u64,
     /// What was written.
     pub bytes: &'a [u8],
+    /// Whether to wait for the disk. If not, the chunk is durable with the attempt's end, which has to follow.
+    pub flush: bool,
 }
 
 impl FleetStore {
-    /// Appends a chunk and answers with the length of the stream that is now durable. What lies behind the first
+    /// Appends a chunk and answers with the length of the stream that is stored now; durable, if it was to be flushed. What lies behind the first
     /// 64 KiB is only counted: the caller has stored it before it calls this. A chunk that was seen before changes
     /// nothing.
     ///
@@ -35,9 +38,9 @@ impl FleetStore {
     /// [`StoreError::StaleAttempt`] if the lease is not current or another node's, [`StoreError::OutputGap`] if a part is missing.
     #[tracing::instrument(level = "debug", skip_all, fields(key = %chunk.key, offset = chunk.offset))]
     pub async fn output_append(&self, chunk: OutputAppend<'_>) -> Result<u64, StoreError> {
-        let OutputAppend { node, key, stream, offset, bytes } = chunk;
+        let OutputAppend { node, key, stream, offset, bytes, flush } = chunk;
         let attempt = i32::try_from(key.attempt).unwrap_or(i32::MAX);
-        let mut tx = self.pool.begin().await?;
+        let mut tx = if flush { self.pool.begin().await? } else { self.begin_unflushed().await? };
         let found: Option<(String, i64)> = sqlx::query_as(sql::OUTPUT_STORED)
             .bind(key.job.as_uuid())
             .bind(attempt)
@@ -68,6 +71,7 @@ impl FleetStore {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
+        self.notifier.tell([Change::Job(key.job)]);
         Ok(end)
     }
 

@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{FleetStore, NodeUsage, WRITE_BATCH, attempt_key, nodes};
+use crate::notify::Change;
 use crate::records::{digest, from_db, parse, priority_of, to_db, without_nul};
 use crate::spec::{restore_inline, restore_secrets};
 use crate::sql::queue as sql;
@@ -33,7 +34,7 @@ pub struct QueueHead {
     pub memory_bytes: u64,
     /// Its CPU bandwidth, in thousandths of a core.
     pub cpu_milli: u64,
-    /// Limit of its disk, in bytes.
+    /// What its node keeps for it on the disk, in bytes: [`JobSpec::node_disk_bytes`].
     pub disk_bytes: u64,
     /// Nodes on which it failed before.
     pub avoid_nodes: Vec<NodeId>,
@@ -175,6 +176,7 @@ impl Leader {
             .bind(leased.as_str())
             .fetch_all(&mut self.connection)
             .await?;
+        self.store.notifier.tell(rows.iter().map(|row| Change::Job(JobId::from_uuid(row.id))));
         rows.into_iter().map(|row| row.into_claimed(&self.store.key)).collect()
     }
 
@@ -187,14 +189,16 @@ impl Leader {
     pub async fn reject(&mut self, jobs: &[(JobId, String)]) -> Result<Vec<JobId>, StoreError> {
         debug_assert!(jobs.len() <= WRITE_BATCH);
         let rejected = next(JobState::Queued, Transition::Reject)?;
-        let rows: Vec<(Uuid, i64)> = sqlx::query_as(sql::REJECT)
+        let rows: Vec<Uuid> = sqlx::query_scalar(sql::REJECT)
             .bind(jobs.iter().map(|(job, _)| job.as_uuid()).collect::<Vec<Uuid>>())
             .bind(jobs.iter().map(|(_, reason)| without_nul(reason)).collect::<Vec<String>>())
             .bind(JobState::Queued.as_str())
             .bind(rejected.as_str())
             .fetch_all(&mut self.connection)
             .await?;
-        Ok(rows.into_iter().map(|(job, _)| JobId::from_uuid(job)).collect())
+        let rejected: Vec<JobId> = rows.into_iter().map(JobId::from_uuid).collect();
+        self.store.notifier.tell(rejected.iter().copied().map(Change::Ended));
+        Ok(rejected)
     }
 
     /// Gives the leadership back.
@@ -213,13 +217,14 @@ impl FleetStore {
     #[tracing::instrument(level = "debug", skip_all, fields(%job))]
     pub async fn job_reject(&self, job: JobId, reason: &str) -> Result<(), StoreError> {
         let rejected = next(JobState::Queued, Transition::Reject)?;
-        sqlx::query(sql::REJECT)
+        let ended: Option<Uuid> = sqlx::query_scalar(sql::REJECT)
             .bind(vec![job.as_uuid()])
             .bind(vec![without_nul(reason)])
             .bind(JobState::Queued.as_str())
             .bind(rejected.as_str())
             .fetch_optional(&self.pool)
             .await?;
+        self.notifier.tell(ended.map(|_| Change::Ended(job)));
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::queue::micros;
 use super::{FleetStore, WRITE_BATCH};
 use crate::StoreError;
+use crate::notify::Change;
 use crate::records::{attempt_number, from_db, parse, to_db, without_nul};
 use crate::sql::{leases, results as sql};
 
@@ -65,9 +66,11 @@ pub enum Ended {
 
 impl FleetStore {
     /// Writes starts, then ends, in one transaction; at most [`WRITE_BATCH`] of each, at most one of each per job.
-    /// All of it waits for the disk: a node says once that a job runs, so a start that a crash of PostgreSQL took
-    /// back would leave a running job to be given up as one that never started.
     /// Answers with what became of each end, in order.
+    ///
+    /// An end waits for the disk. Starts alone don't: whatever follows of the attempt flushes them too (the log is
+    /// written in order), and one that a crash of PostgreSQL takes back is missed with the node's next heartbeat
+    /// ([`LeaseStatus::started`](super::LeaseStatus)) and written again.
     ///
     /// # Errors
     /// Only the database's; nothing is then written, and the same call may be made again.
@@ -78,7 +81,7 @@ impl FleetStore {
         ends: &[AttemptEnd],
     ) -> Result<Vec<Ended>, StoreError> {
         debug_assert!(starts.len() <= WRITE_BATCH && ends.len() <= WRITE_BATCH);
-        let mut tx = self.pool.begin().await?;
+        let mut tx = if ends.is_empty() { self.begin_unflushed().await? } else { self.pool.begin().await? };
         let mut ids: Vec<Uuid> = starts.iter().map(|start| start.key.job.as_uuid()).collect();
         ids.extend(ends.iter().map(|end| end.key.job.as_uuid()));
         let rows: Vec<LockedJob> = sqlx::query_as(leases::JOBS_LOCK).bind(&ids).fetch_all(&mut *tx).await?;
@@ -87,6 +90,15 @@ impl FleetStore {
         write_starts(&mut tx, &mut jobs, starts).await?;
         let answers = write_ends(&mut tx, &jobs, ends).await?;
         tx.commit().await?;
+        self.notifier.tell(starts.iter().map(|start| Change::Job(start.key.job)));
+        self.notifier.tell(ends.iter().zip(&answers).filter_map(|(end, answer)| match answer {
+            Ended::Final(_) => Some(Change::Ended(end.key.job)),
+            Ended::Again => Some(Change::Job(end.key.job)),
+            Ended::Stale => None,
+        }));
+        if answers.iter().any(|answer| *answer != Ended::Stale) {
+            self.notifier.tell([Change::Queue]);
+        }
         Ok(answers)
     }
 }
@@ -204,7 +216,7 @@ async fn write_ends(
         }
     }
     if !finishes.jobs.is_empty() {
-        let rows: Vec<(Uuid, i64)> = finishes.execute(tx).await?;
+        let rows: Vec<Uuid> = finishes.execute(tx).await?;
         // The rows are locked and were checked: anything else is a defect, and nothing may be acknowledged.
         if rows.len() != finishes.jobs.len() {
             return Err(StoreError::corrupt("lease: a job under way has none"));
@@ -247,8 +259,8 @@ impl<'a> Finishes<'a> {
         Ok(if new.is_terminal() { Ended::Final(new) } else { Ended::Again })
     }
 
-    async fn execute(&self, tx: &mut PgTransaction<'_>) -> Result<Vec<(Uuid, i64)>, StoreError> {
-        Ok(sqlx::query_as(sql::FINISH)
+    async fn execute(&self, tx: &mut PgTransaction<'_>) -> Result<Vec<Uuid>, StoreError> {
+        Ok(sqlx::query_scalar(sql::FINISH)
             .bind(&self.jobs)
             .bind(&self.tokens)
             .bind(&self.old)

@@ -33,6 +33,9 @@ pub(crate) mod fleet {
     ];
 
     statements! { Scheduler:
+        /// What a job has printed is kept whatever the quota says.
+        OVER_QUOTA = "SELECT set_config('bulkhead.over_quota', 'on', true)";
+        BLOB_IS_HELD = "SELECT EXISTS (SELECT 1 FROM blobs WHERE digest = $1)";
         /// Of names, and of jobs that have not ended.
         IMAGE_DIGESTS = "SELECT digest FROM images
             UNION SELECT image_digest FROM jobs WHERE state IN ('QUEUED', 'LEASED', 'RUNNING')";

@@ -7,7 +7,7 @@ macro_rules! job_columns {
 }
 
 statements! { Service:
-    /// The job, its first event, the blobs that it names, and the wake-up of the scheduler, in one round trip.
+    /// The job, its first event and the blobs that it names, in one round trip.
     JOB_INSERT = concat!("WITH job AS (
             INSERT INTO jobs (id, tenant, state, spec, inline_bytes, secrets, image_digest, labels, priority,
                 memory_bytes, cpu_milli, disk_bytes, run_limit_ms, max_attempts, retry_on_lost, retry_on_failure)
@@ -18,10 +18,8 @@ statements! { Service:
             VALUES ($1, 1, $2, $3, 0, '')
         ), named AS (
             INSERT INTO job_blobs (job, tenant, digest) SELECT $1, $2, unnest($17::bytea[])
-        ), woken AS (
-            SELECT pg_notify('bulkhead_queue', '')
         )
-        SELECT job.*, (SELECT count(*) FROM woken) FROM job");
+        SELECT * FROM job");
     JOB_GET = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
     JOB_INLINE_GET = "SELECT inline_bytes FROM jobs WHERE id = $1";
     JOB_LOCK = "SELECT state, attempt_count, cancel_requested_us FROM jobs WHERE id = $1 FOR NO KEY UPDATE";
@@ -42,13 +40,10 @@ statements! { Service:
             INSERT INTO job_events (job, seq, tenant, state, attempt, reason)
             SELECT id, event_seq, tenant, $3, attempt_count, $4 FROM job
         )
-        SELECT pg_notify('bulkhead_jobs', id::text) FROM job";
+        SELECT id FROM job";
     /// A job that is under way: its node is told, and the attempt's end ends the job.
-    JOB_CANCEL_REQUEST = "WITH job AS (
-            UPDATE jobs SET cancel_requested_us = now_us(), updated_us = now_us()
-            WHERE id = $1 AND cancel_requested_us IS NULL RETURNING id
-        )
-        SELECT pg_notify('bulkhead_cancel', id::text), pg_notify('bulkhead_jobs', id::text) FROM job";
+    JOB_CANCEL_REQUEST = "UPDATE jobs SET cancel_requested_us = now_us(), updated_us = now_us()
+        WHERE id = $1 AND cancel_requested_us IS NULL";
     JOB_DELETE = "DELETE FROM jobs WHERE id = $1 AND ended_us IS NOT NULL";
     JOB_PROGRESS = "SELECT state, event_seq, attempt_count FROM jobs WHERE id = $1";
     EVENTS_AFTER = "SELECT seq, state, attempt, reason, at_us FROM job_events

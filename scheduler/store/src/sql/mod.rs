@@ -27,6 +27,7 @@ pub(crate) mod content;
 pub(crate) mod jobs;
 pub(crate) mod leases;
 pub(crate) mod nodes;
+pub(crate) mod notify;
 #[cfg(test)]
 mod plans;
 pub(crate) mod queue;
@@ -44,6 +45,7 @@ pub(crate) fn all() -> impl Iterator<Item = (Role, &'static str, &'static str)> 
         jobs::ALL,
         leases::ALL,
         nodes::ALL,
+        notify::ALL,
         queue::ALL,
         results::ALL,
         roles::ALL,

@@ -26,5 +26,4 @@ statements! { Scheduler:
         WHERE last_heartbeat_us > now_us() - $1 ORDER BY id");
     NODES_PRUNE = "DELETE FROM nodes n WHERE last_heartbeat_us < now_us() - $1
         AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.node = n.id)";
-    WAKE = "SELECT pg_notify('bulkhead_queue', '')";
 }

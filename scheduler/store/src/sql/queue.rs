@@ -32,11 +32,9 @@ statements! { Scheduler:
         ), event AS (
             INSERT INTO job_events (job, seq, tenant, state, attempt, reason)
             SELECT id, event_seq, tenant, $7, attempt_count, node FROM claimed
-        ), told AS (
-            SELECT pg_notify('bulkhead_jobs', string_agg(id::text, ',')) FROM claimed HAVING count(*) > 0
         )
-        SELECT c.id, c.tenant, c.attempt_count, c.token, c.spec, c.inline_bytes, c.secrets, c.image_digest, c.node,
-            (SELECT count(*) FROM told) FROM claimed c";
+        SELECT c.id, c.tenant, c.attempt_count, c.token, c.spec, c.inline_bytes, c.secrets, c.image_digest, c.node
+        FROM claimed c";
     /// Ends jobs that wait (`$3`) as `$4`, each with its reason.
     REJECT = "WITH wanted AS (
             SELECT * FROM unnest($1::uuid[], $2::text[]) AS w (job, reason)
@@ -51,10 +49,8 @@ statements! { Scheduler:
         ), event AS (
             INSERT INTO job_events (job, seq, tenant, state, attempt, reason)
             SELECT id, event_seq, tenant, $4, attempt_count, reason FROM ended
-        ), told AS (
-            SELECT pg_notify('bulkhead_jobs', string_agg(id::text, ',')) FROM ended HAVING count(*) > 0
         )
-        SELECT id, (SELECT count(*) FROM told) FROM ended";
+        SELECT id FROM ended";
     LEADER_LOCK = "SELECT pg_try_advisory_lock($1)";
     /// Leaders are told apart from whoever else waits for the key.
     LEADER_STILL = "SELECT 1";

@@ -20,10 +20,8 @@ statements! { Scheduler:
         ), event AS (
             INSERT INTO job_events (job, seq, tenant, state, attempt, reason, at_us)
             SELECT id, event_seq, tenant, state, attempt_count, '', now_us() - age FROM started
-        ), told AS (
-            SELECT pg_notify('bulkhead_jobs', string_agg(id::text, ',')) FROM started HAVING count(*) > 0
         )
-        SELECT id, (SELECT count(*) FROM told) FROM started";
+        SELECT id FROM started";
     /// Attempts that ended: the job's row is guarded by its state and token, and changes together with the
     /// attempt's, the lease's and the event.
     FINISH = "WITH wanted AS (
@@ -53,11 +51,8 @@ statements! { Scheduler:
         ), event AS (
             INSERT INTO job_events (job, seq, tenant, state, attempt, reason)
             SELECT id, event_seq, tenant, state, attempt_count, reason FROM finished
-        ), told AS (
-            SELECT pg_notify('bulkhead_jobs', string_agg(id::text, ',')), pg_notify('bulkhead_queue', '')
-            FROM finished HAVING count(*) > 0
         )
-        SELECT id, (SELECT count(*) FROM told) FROM finished";
+        SELECT id FROM finished";
     /// Outputs that a result names are kept as long as the job.
     RESULT_BLOBS = "INSERT INTO job_blobs (job, tenant, digest)
         SELECT j.id, j.tenant, w.digest FROM unnest($1::uuid[], $2::bytea[]) AS w (job, digest)
@@ -74,7 +69,7 @@ statements! { Scheduler:
             VALUES ($1, $2, $3, $5, $7)
             ON CONFLICT (job, attempt, stream) DO UPDATE SET stored_bytes = $7
         )
-        SELECT pg_notify('bulkhead_jobs', ($1::uuid)::text)";
+        SELECT 1";
     OUTPUT_SEAL = "UPDATE output_streams s SET digest = $5 FROM leases l
         WHERE l.job = $1 AND l.attempt = $2 AND l.token = $3 AND l.node = $6
             AND s.job = l.job AND s.attempt = l.attempt AND s.stream = $4 RETURNING s.stored_bytes";

@@ -1,12 +1,12 @@
 macro_rules! tenant_columns {
     () => {
-        "id, display_name, weight, max_active_jobs, created_us"
+        "id, display_name, weight, max_active_jobs, max_stored_bytes, stored_bytes, created_us"
     };
 }
 
 statements! { Scheduler:
-    TENANT_INSERT = concat!("INSERT INTO tenants (id, display_name, weight, max_active_jobs)
-        VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING ", tenant_columns!());
+    TENANT_INSERT = concat!("INSERT INTO tenants (id, display_name, weight, max_active_jobs, max_stored_bytes)
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING ", tenant_columns!());
     TENANT_GET = concat!("SELECT ", tenant_columns!(), " FROM tenants WHERE id = $1");
     TENANT_LIST = concat!("SELECT ", tenant_columns!(), " FROM tenants WHERE id > $1 ORDER BY id LIMIT $2");
     /// Operators' requests have the empty tenant.
@@ -28,9 +28,10 @@ pub(crate) mod service {
 
     statements! { Service:
         TENANT_EXISTS = "SELECT true FROM tenants WHERE id = $1";
-        /// The quota of jobs that have not ended, and how many there are.
+        /// The quota of jobs that have not ended, and how many there are; that of stored bytes, and how many there are.
         JOB_QUOTA = "SELECT max_active_jobs, (SELECT count(*) FROM jobs
-                WHERE tenant = $1 AND state IN ('QUEUED', 'LEASED', 'RUNNING'))
+                WHERE tenant = $1 AND state IN ('QUEUED', 'LEASED', 'RUNNING')), max_stored_bytes, stored_bytes
             FROM tenants WHERE id = $1";
+        STORAGE = "SELECT max_stored_bytes, stored_bytes FROM tenants WHERE id = $1";
     }
 }

@@ -143,9 +143,5 @@ fn show(image: &v1::Image, json: bool) -> Result<(), Failure> {
     if json {
         return print::json(&crate::json::image(image));
     }
-    print::line(&format!("{} {} {}", image.name, image.digest, print::bytes(image.size_bytes)))?;
-    for note in &image.notes {
-        print::line(&format!("  note: {}", print::clean(note)))?;
-    }
-    Ok(())
+    print::line(&format!("{} {} {}", image.name, image.digest, print::bytes(image.size_bytes)))
 }

@@ -1,17 +1,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use bulkhead_client::{Event, is_terminal, v1};
+use bulkhead_client::{Event, v1};
 
 use crate::failure::Failure;
 use crate::print;
 use crate::settings::Settings;
 
-/// Without --follow, a running job's output has been shown when nothing comes for this long.
-const QUIET: Duration = Duration::from_millis(700);
-
-/// Show a job's output
+/// Show a job's output: what is there, or with --follow also what comes
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogsArgs {
     /// The job: its name or ID
@@ -31,20 +27,14 @@ pub(crate) async fn logs(args: LogsArgs, settings: &Settings) -> Result<ExitCode
     let client = settings.client()?;
     let name = settings.job_name(&args.job)?;
     let job = client.get_job(&name).await?;
-    let to_the_end = args.follow || is_terminal(job.state());
     let every = args.follow || args.json;
     let only = args.attempt.or_else(|| job.attempts.last().map(|last| last.number).filter(|_| !every));
     let mut watch = client.watch_job(&name);
+    if !args.follow {
+        watch = watch.stored_only();
+    }
     loop {
-        let event = if to_the_end {
-            watch.next().await?
-        } else {
-            match tokio::time::timeout(QUIET, watch.next()).await {
-                Ok(event) => event?,
-                Err(_) => None,
-            }
-        };
-        match event {
+        match watch.next().await? {
             None => return Ok(ExitCode::SUCCESS),
             Some(Event::State(change)) if args.json => {
                 print::line(&crate::json::state_change(&change).to_string())?;

@@ -62,6 +62,9 @@ pub(crate) struct DeleteArgs {
     /// Jobs: names or IDs
     #[arg(required = true)]
     jobs: Vec<String>,
+    /// Print the names of what was deleted as a JSON array
+    #[arg(long)]
+    json: bool,
 }
 
 fn state(text: &str) -> Result<v1::State, String> {
@@ -182,8 +185,23 @@ pub(crate) async fn cancel(args: CancelArgs, settings: &Settings) -> Result<Exit
 
 pub(crate) async fn delete(args: DeleteArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     let client = settings.client()?;
+    let mut deleted = Vec::new();
+    let mut result = Ok(ExitCode::SUCCESS);
     for job in &args.jobs {
-        client.delete_job(&settings.job_name(job)?).await?;
+        let name = settings.job_name(job)?;
+        if let Err(error) = client.delete_job(&name).await {
+            result = Err(error.into());
+            break;
+        }
+        if args.json {
+            deleted.push(Value::String(name));
+        } else {
+            print::line(&name)?;
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    // Also when one of them failed: what is gone is gone.
+    if args.json {
+        print::json(&Value::Array(deleted))?;
+    }
+    result
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::print;
+use crate::sandbox::units;
 use crate::settings::Settings;
 
 /// Tenants of one page, at most what the service gives.
@@ -33,6 +34,9 @@ enum TenantCommand {
         /// Most jobs that wait or run at once [default: 10,000]
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         max_active_jobs: i64,
+        /// Most that its blobs and images have together, with K, M, G or T [default: 16G; at most 16T]
+        #[arg(long, value_name = "SIZE", value_parser = units::size)]
+        max_stored: Option<u64>,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -56,8 +60,10 @@ enum TenantCommand {
 pub(crate) async fn tenant(args: TenantArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     let client = settings.client()?;
     match args.command {
-        TenantCommand::Create { id, display_name, weight, max_active_jobs, json } => {
-            let tenant = v1::Tenant { display_name, weight, max_active_jobs, ..Default::default() };
+        TenantCommand::Create { id, display_name, weight, max_active_jobs, max_stored, json } => {
+            let max_stored_bytes = max_stored.map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+            let tenant =
+                v1::Tenant { display_name, weight, max_active_jobs, max_stored_bytes, ..Default::default() };
             show(&client.create_tenant(id.as_str(), tenant).await?, json)?;
         }
         TenantCommand::Get { id, json } => {
@@ -69,7 +75,7 @@ pub(crate) async fn tenant(args: TenantArgs, settings: &Settings) -> Result<Exit
                 print::json(&Value::Array(tenants.iter().map(crate::json::tenant).collect()))?;
             } else {
                 let rows: Vec<_> = tenants.iter().map(row).collect();
-                print::table(&["TENANT", "NAME", "WEIGHT", "MAX JOBS"], &rows)?;
+                print::table(&["TENANT", "NAME", "WEIGHT", "MAX JOBS", "STORED", "MAX STORED"], &rows)?;
             }
         }
     }
@@ -95,6 +101,8 @@ fn row(tenant: &v1::Tenant) -> Vec<String> {
         tenant.display_name.clone(),
         tenant.weight.to_string(),
         tenant.max_active_jobs.to_string(),
+        print::bytes(tenant.stored_bytes),
+        print::bytes(tenant.max_stored_bytes),
     ]
 }
 
