@@ -1,6 +1,7 @@
 //! `bulkhead serve` as users run it: real jobs, over gRPC, in real sandboxes, with results from PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod ready;
 #[path = "service/world.rs"]
 mod world;
 
@@ -81,8 +82,15 @@ fn takes_inputs_and_gives_outputs(acme: &world::Tenant<'_>) {
 }
 
 fn cancels(acme: &world::Tenant<'_>) {
-    let name = acme.submit(&["submit", "--label", "test=cancel", "tiny", "sleep", "1000"]);
+    let script = "echo out; echo err >&2; sleep 1000";
+    let name = acme.submit(&["submit", "--label", "test=cancel", "tiny", "sh", "-c", script]);
     acme.until(&name, "RUNNING");
+    // What is there, and no waiting for more: nothing, a part or all of it; then all of it.
+    let mut logs = acme.bulkhead(&["logs", &name]);
+    while (text(&logs.stdout), text(&logs.stderr)) != ("out\n", "err\n") {
+        assert!(logs.status.success() && "out\n".starts_with(text(&logs.stdout)), "{}", text(&logs.stderr));
+        logs = acme.bulkhead(&["logs", &name]);
+    }
     assert!(acme.bulkhead(&["cancel", &name]).status.success());
     let job = acme.json(&["get", "--wait", "--json", &name]);
     assert_eq!(job["state"], "CANCELLED", "{job}");
@@ -97,12 +105,17 @@ fn cancels(acme: &world::Tenant<'_>) {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
+fn job_name(acme: &world::Tenant<'_>, job: &str) -> String {
+    acme.json(&["get", "--json", job])["name"].as_str().unwrap().to_owned()
+}
+
 fn keeps_secrets(acme: &world::Tenant<'_>) {
     let name = acme.submit(&["submit", "--secret", "KEY=hunter2", "tiny", "sh", "-c", "echo ${#KEY}"]);
     let job = acme.bulkhead(&["get", "--wait", "--json", &name]);
     assert!(!text(&job.stdout).contains("hunter2"));
     assert_eq!(text(&acme.bulkhead(&["logs", &name]).stdout), "7\n");
-    assert!(acme.bulkhead(&["delete", &name]).status.success());
+    let full = job_name(acme, &name);
+    assert_eq!(acme.json(&["delete", "--json", &name]), serde_json::json!([full]));
     let gone = acme.bulkhead(&["get", &name]);
     assert_eq!(gone.status.code(), Some(1));
 }

@@ -7,4 +7,6 @@ mod churn;
 mod faults;
 mod limits;
 mod readme;
+#[path = "../ready/mod.rs"]
+mod ready;
 mod support;

@@ -1,12 +1,14 @@
 //! A service on a directory of its own, with a tiny image.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use super::ready;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -142,33 +144,9 @@ fn program() -> Command {
 
 /// Starts the service and waits until it says that it is ready.
 fn serve(dir: &Path) -> (Child, serde_json::Value) {
-    let log = fs::File::options().create(true).append(true).open(dir.join("serve.log")).unwrap();
-    let mut serve = program()
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--worker-listen",
-            "127.0.0.1:0",
-            "--node",
-            "here",
-            "--drain",
-            "1s",
-        ])
-        .args(["--ready-fd", "1", "--cache", "1G", "--data-dir"])
-        .arg(dir.join("data"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(serve.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    if line.is_empty() {
-        let _ = serve.wait();
-        panic!("serve did not become ready:\n{}", fs::read_to_string(dir.join("serve.log")).unwrap());
-    }
-    (serve, serde_json::from_str(&line).unwrap())
+    let mut serve = program();
+    serve.args(["serve", "--node", "here", "--cache", "1G", "--data-dir"]).arg(dir.join("data"));
+    ready::start(serve, &dir.join("serve.log"))
 }
 
 /// An image of busybox and nothing else, by way of a directory.

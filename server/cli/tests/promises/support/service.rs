@@ -1,13 +1,12 @@
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::path::Path;
+use std::process::{Child, Command, Output};
 
 use bulkhead_client::{Client, Connection, v1};
 
-use super::{PATIENCE, Tenant, alive, children, command_of, debian, eventually, kill, tiny};
+use super::{Tenant, alive, children, command_of, debian, eventually, kill, tiny};
+use crate::ready;
 
 /// A running `bulkhead serve` with a data directory that goes with it.
 pub(crate) struct Service {
@@ -213,29 +212,10 @@ fn import(data: &Path, name: &str, tar: &Path) {
 }
 
 fn serve(data: &Path) -> (Child, String) {
-    let log_path: PathBuf = data.join("serve.log");
-    let log = File::options().create(true).append(true).open(&log_path).expect("a log");
     let mut command = bulkhead(data);
-    command.args(["serve", "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0", "--ready-fd", "1"]);
-    command.args(["--drain", "1s"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-    let mut child = command.spawn().expect("bulkhead runs");
-    let stdout = child.stdout.take().expect("a pipe");
-    let (send, receive) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = BufReader::new(stdout).read_line(&mut line);
-        let _ = send.send(read.map(|_| line));
-    });
-    let line = receive.recv_timeout(PATIENCE).map(|line| line.expect("its standard output"));
-    let ready: Option<serde_json::Value> = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-    match ready {
-        Some(ready) => (child, ready["endpoint"].as_str().expect("an endpoint").to_owned()),
-        None => {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("the service did not become ready:\n{}", fs::read_to_string(log_path).unwrap_or_default());
-        }
-    }
+    command.arg("serve");
+    let (child, ready) = ready::start(command, &data.join("serve.log"));
+    (child, ready["endpoint"].as_str().expect("an endpoint").to_owned())
 }
 
 /// SIGTERM, and the end in order.
