@@ -5,6 +5,7 @@
 
 mod attempt;
 mod digest;
+pub mod glob;
 mod id;
 mod job;
 mod limits;

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::glob::{Pattern, is_plain, matches};
+use bulkhead_types::glob::{Pattern, is_plain, matches};
+
 use super::{FileReader, TransferError, operator};
 use crate::errno::Errno;
 use crate::vfs::{Body, Dentry, Kind, Listed, OpenFile, Vfs, WalkFlags, child, list};

@@ -4,7 +4,6 @@
 //! that no name and no link leads out of; every byte and name is charged to the job's disk limit.
 
 mod collect;
-mod glob;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -16,7 +15,8 @@ use crate::errno::Errno;
 use crate::vfs::{Caller, Credentials, Dentry, Inode, OpenFile, Vfs, child};
 
 pub use collect::{Collected, collect, write_tar};
-pub use glob::Pattern;
+pub use bulkhead_types::glob::Pattern;
+use bulkhead_types::glob::components;
 pub use unpack::{Unpacked, unpack_archive};
 
 /// Why inputs could not be put in, or outputs not be taken out.
@@ -62,13 +62,6 @@ fn operator(vfs: &Vfs) -> Caller {
         pid: 0,
         tid: 0,
     }
-}
-
-/// Splits a path at slashes, without `.`; a path with `..` is refused.
-fn components(path: &[u8]) -> Option<Vec<&[u8]>> {
-    let names = path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
-    let names: Vec<&[u8]> = names.collect();
-    (!names.contains(&&b".."[..])).then_some(names)
 }
 
 /// Makes the directories of a path that are missing, owned by `owner`. Links are not followed.

@@ -1,4 +1,4 @@
-//! Patterns of output files.
+//! Patterns of output files, and the paths that they are of.
 
 /// A pattern of paths: `*`, `?` and `[...]` within a name, `**` for any number of directories.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,23 +9,30 @@ pub struct Pattern {
 impl Pattern {
     /// Parses a pattern; a leading slash and `.` don't matter. `None` if it has `..` or no name.
     pub fn new(text: &[u8]) -> Option<Self> {
-        let parts: Vec<Vec<u8>> = super::components(text)?.into_iter().map(<[u8]>::to_vec).collect();
+        let parts: Vec<Vec<u8>> = components(text)?.into_iter().map(<[u8]>::to_vec).collect();
         (!parts.is_empty()).then_some(Self { parts })
     }
 
     /// The parts between slashes.
-    pub(super) fn parts(&self) -> &[Vec<u8>] {
+    pub fn parts(&self) -> &[Vec<u8>] {
         &self.parts
     }
 }
 
+/// Splits a path at slashes, without `.`; a path with `..` is refused.
+pub fn components(path: &[u8]) -> Option<Vec<&[u8]>> {
+    let names = path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+    let names: Vec<&[u8]> = names.collect();
+    (!names.contains(&&b".."[..])).then_some(names)
+}
+
 /// Whether a part has nothing special, so that it names one entry.
-pub(super) fn is_plain(part: &[u8]) -> bool {
+pub fn is_plain(part: &[u8]) -> bool {
     !part.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
 }
 
 /// Whether a name matches a part. As in a shell, a leading dot is matched only by a dot.
-pub(super) fn matches(part: &[u8], name: &[u8]) -> bool {
+pub fn matches(part: &[u8], name: &[u8]) -> bool {
     if name.first() == Some(&b'.') && part.first() != Some(&b'.') {
         return false;
     }
