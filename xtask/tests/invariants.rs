@@ -9,10 +9,17 @@ use serde_json::Value;
 
 /// What may not be linked by what runs beside tenants' code.
 const FORBIDDEN_IN_SANDBOX: [&str; 3] = ["tokio", "tonic", "sqlx"];
-const SANDBOX_SIDE: [&str; 6] =
-    ["bulkhead-sentry", "bulkhead-platform", "bulkhead-jail", "bulkhead-wire", "bulkhead-erofs", "bulkhead-vmm"];
+const SANDBOX_SIDE: [&str; 7] = [
+    "bulkhead-sentry",
+    "bulkhead-platform",
+    "bulkhead-jail",
+    "bulkhead-wire",
+    "bulkhead-erofs",
+    "bulkhead-vmm",
+    "bulkhead-guest",
+];
 /// The only crates that may hold `unsafe`.
-const MAY_BE_UNSAFE: [&str; 3] = ["bulkhead-jail", "bulkhead-platform", "bulkhead-vmm"];
+const MAY_BE_UNSAFE: [&str; 4] = ["bulkhead-guest", "bulkhead-jail", "bulkhead-platform", "bulkhead-vmm"];
 
 struct Graph {
     /// Package id to name.

@@ -52,8 +52,7 @@ fn file_systems(base: &Path) -> Result<(), Failure> {
     let shared = MountFlags::NOSUID | MountFlags::NODEV;
     // As much as the job's memory limit lets it: its control group pays for it.
     mount_at("tmpfs", &dev.join("shm"), "tmpfs", shared, "mode=1777,size=100%")?;
-    for (name, target) in
-        [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
     {
         match symlink(target, &dev.join(name)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -71,7 +70,8 @@ pub(crate) fn mount_at(
     flags: MountFlags,
     data: &str,
 ) -> Result<(), Failure> {
-    let failed = |error: Errno| Failure::internal(&format!("mounting {kind} on {}", target.display()), &error);
+    let failed =
+        |error: Errno| Failure::internal(&format!("mounting {kind} on {}", target.display()), &error);
     make_directory(target).map_err(failed)?;
     let data = std::ffi::CString::new(data).map_err(|_| failed(Errno::INVAL))?;
     mount(source, target, kind, flags, data.as_c_str()).map_err(failed)

@@ -39,8 +39,7 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 /// The system's, such as ENODEV without a device, or ECONNRESET when the host does not listen.
 pub(crate) fn connect_host(port: u32) -> io::Result<OwnedFd> {
     // SAFETY: plain numbers; the answer is checked.
-    let socket =
-        owned(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    let socket = owned(unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: zeroes are a valid value of this structure of numbers.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
     address.svm_family = libc::AF_VSOCK as libc::sa_family_t;

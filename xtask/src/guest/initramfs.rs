@@ -13,7 +13,7 @@ use crate::{build, run};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the agent and the archive around it.
-pub(crate) fn initramfs() -> Result<PathBuf> {
+pub(super) fn initramfs() -> Result<PathBuf> {
     let folder = run::target()?.join("guest");
     let mut command = build::cargo();
     command.args(["build", "--quiet", "--locked", "--package", "bulkhead-guest", "--bin", "bulkhead-guest"]);

@@ -38,9 +38,13 @@ pub(crate) struct Arguments {
     without: Vec<String>,
 }
 
-/// Builds the kernel when it is absent and prints where it is.
+/// Builds the kernel when it is absent and prints where it is; the product's is put where the product looks for it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::packages()?;
+    if !arguments.minimal && arguments.without.is_empty() {
+        println!("{}", super::install()?.join("vmlinux").display());
+        return Ok(());
+    }
     let fragments = fragments()?;
     if let Some(unknown) = arguments.without.iter().find(|name| !fragments.iter().any(|f| f.name == **name)) {
         bail!("{FRAGMENTS} has no fragment {unknown}");
@@ -51,6 +55,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     });
     println!("{}", build(&chosen.collect::<Vec<_>>())?.display());
     Ok(())
+}
+
+/// The product's kernel, built when it is absent.
+pub(super) fn kernel() -> Result<PathBuf> {
+    build(&fragments()?)
 }
 
 struct Fragment {

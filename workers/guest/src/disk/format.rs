@@ -150,7 +150,8 @@ const MOST_ROUNDS: usize = 16;
 /// [`FormatError`].
 pub fn format(disk: &File, bytes: u64, seed: [u8; 16]) -> Result<(), FormatError> {
     let layout = Layout::new(bytes)?;
-    let write = |bytes: &[u8], block: u64| disk.write_all_at(bytes, block * BLOCK).map_err(FormatError::Write);
+    let write =
+        |bytes: &[u8], block: u64| disk.write_all_at(bytes, block * BLOCK).map_err(FormatError::Write);
     let mut head = vec![0; ((1 + layout.descriptor_blocks) * BLOCK) as usize];
     superblock(&layout, seed).put(&mut head[SUPERBLOCK_OFFSET as usize..]);
     for group in 0..layout.groups {

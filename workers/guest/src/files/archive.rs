@@ -50,9 +50,12 @@ pub(super) fn write(root: OwnedFd, out: impl Write) -> Result<(), FileError> {
         let Ok(stat) = statat(&level.directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) else { continue };
         append(&mut builder, level, &name, &path, &stat)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let inside = child_directory(&level.directory, &name).map_err(|errno| FileError::file(&path, errno))?;
+            let inside =
+                child_directory(&level.directory, &name).map_err(|errno| FileError::file(&path, errno))?;
             if levels.len() > MAX_DEPTH {
-                return Err(FileError::Archive(format!("directories in directories, more than {MAX_DEPTH} deep")));
+                return Err(FileError::Archive(format!(
+                    "directories in directories, more than {MAX_DEPTH} deep"
+                )));
             }
             levels.push(Level::new(inside, path)?);
         }

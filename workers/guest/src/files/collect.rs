@@ -92,7 +92,13 @@ pub(super) fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 impl Search {
-    fn go(&mut self, directory: &OwnedFd, path: &[u8], parts: &[Vec<u8>], depth: usize) -> Result<(), FileError> {
+    fn go(
+        &mut self,
+        directory: &OwnedFd,
+        path: &[u8],
+        parts: &[Vec<u8>],
+        depth: usize,
+    ) -> Result<(), FileError> {
         let Some((part, rest)) = parts.split_first() else { return Ok(()) };
         if depth > MAX_DEPTH || self.visited > MAX_VISITED || is_virtual(directory) {
             return Ok(());
@@ -116,7 +122,8 @@ impl Search {
                 self.take(directory, &name, &path, rest, depth)?;
             }
             if any_depth && kind(directory, &name) == Some(FileType::Directory) {
-                let inside = child_directory(directory, &name).map_err(|errno| FileError::file(&path, errno))?;
+                let inside =
+                    child_directory(directory, &name).map_err(|errno| FileError::file(&path, errno))?;
                 self.go(&inside, &path, parts, depth + 1)?;
             }
         }
@@ -133,7 +140,8 @@ impl Search {
     ) -> Result<(), FileError> {
         match kind(directory, name) {
             Some(FileType::Directory) if !rest.is_empty() => {
-                let inside = child_directory(directory, name).map_err(|errno| FileError::file(path, errno))?;
+                let inside =
+                    child_directory(directory, name).map_err(|errno| FileError::file(path, errno))?;
                 self.go(&inside, path, rest, depth + 1)
             }
             Some(FileType::RegularFile) if rest.is_empty() => {

@@ -45,7 +45,9 @@ pub(super) fn reach(names: &[&[u8]], owner: Owner) -> Result<std::os::fd::OwnedF
     path.extend_from_slice(&names.join(&b'/'));
     match directory(&path) {
         Ok(found) => Ok(found),
-        Err(Errno::NOTDIR) if names.iter().all(|name| !name.is_empty()) && is_there(&path) => Err(Errno::NOTDIR),
+        Err(Errno::NOTDIR) if names.iter().all(|name| !name.is_empty()) && is_there(&path) => {
+            Err(Errno::NOTDIR)
+        }
         Err(_) => make_directories(directory(b"/")?, names, owner),
     }
 }

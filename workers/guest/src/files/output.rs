@@ -25,7 +25,9 @@ pub(crate) fn send(channel: &mut Channel, wanted: &Collect) -> Result<(), WireEr
         match sent {
             Ok(()) => {}
             Err(Trouble::Gone(error)) => return Err(error),
-            Err(Trouble::Told(problem)) => channel.send(&Frame::OutputProblem(format!("{what}: {problem}")))?,
+            Err(Trouble::Told(problem)) => {
+                channel.send(&Frame::OutputProblem(format!("{what}: {problem}")))?
+            }
         }
     }
     channel.send(&Frame::Collected)

@@ -83,7 +83,8 @@ fn nothing_leaves_the_directory() {
     fs::write(outside.path().join("secret"), "secret").expect("a file");
     for entries in refused {
         fs::create_dir_all(&folder).expect("a folder");
-        let bytes = tar(|builder| entries.iter().for_each(|(name, kind, link)| add(builder, name, *kind, b"", link)));
+        let bytes =
+            tar(|builder| entries.iter().for_each(|(name, kind, link)| add(builder, name, *kind, b"", link)));
         let error = unpack_into(open(&folder), Owner(0, 0), &bytes[..]).expect_err("it is refused");
         assert!(matches!(error, FileError::Archive(_) | FileError::File { .. }), "{error}");
         let mut left: Vec<_> =

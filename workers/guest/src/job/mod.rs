@@ -51,7 +51,8 @@ pub(crate) fn run(
     groups: Option<&Groups>,
 ) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::internal("the job's streams", error);
-    let children = system::child_events().map_err(|error| Failure::internal("waiting for children", &error))?;
+    let children =
+        system::child_events().map_err(|error| Failure::internal("waiting for children", &error))?;
     let (pumps, ends) = pipes(job, streams).map_err(|error| failed(&error))?;
     let join = groups.map(Groups::join).transpose().map_err(|error| failed(&error))?;
     if let Some(groups) = groups {
@@ -110,7 +111,11 @@ fn pipes(job: &Start, [stdin, stdout, stderr]: Streams) -> std::io::Result<([Pum
             rustix::fs::fchown(end, Some(user), Some(group))?;
         }
     }
-    let pumps = [Pump::into_pipe(stdin, into)?, Pump::to_host(from_output, stdout)?, Pump::to_host(from_error, stderr)?];
+    let pumps = [
+        Pump::into_pipe(stdin, into)?,
+        Pump::to_host(from_output, stdout)?,
+        Pump::to_host(from_error, stderr)?,
+    ];
     Ok((pumps, [input, output, error]))
 }
 
@@ -140,8 +145,14 @@ impl Running<'_> {
     fn wait_for_something(&self) -> Result<bool, Failure> {
         let until = self.disk.next().saturating_duration_since(Instant::now());
         let until = Timespec { tv_sec: until.as_secs() as i64, tv_nsec: until.subsec_nanos().into() };
-        let mut fds = vec![PollFd::new(&*self.channel, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
-        fds.extend(self.pumps.iter().filter_map(Pump::waits_for).map(|(fd, what)| PollFd::from_borrowed_fd(fd, what)));
+        let mut fds =
+            vec![PollFd::new(&*self.channel, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
+        fds.extend(
+            self.pumps
+                .iter()
+                .filter_map(Pump::waits_for)
+                .map(|(fd, what)| PollFd::from_borrowed_fd(fd, what)),
+        );
         match poll(&mut fds, Some(&until)) {
             Ok(_) | Err(Errno::INTR) => Ok(!fds[0].revents().is_empty()),
             Err(error) => Err(Failure::internal("waiting for the job", &error)),
@@ -154,7 +165,9 @@ impl Running<'_> {
         while rustix::io::read(&self.children, &mut event).is_ok() {}
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == self.first && self.ended.is_none() => {
+                Ok(Some((pid, status)))
+                    if pid.as_raw_nonzero().get() == self.first && self.ended.is_none() =>
+                {
                     self.ended = Some(match (status.exit_status(), status.terminating_signal()) {
                         (Some(code), _) => Termination::Exited(code as u8),
                         (None, Some(signal)) => Termination::Signaled(signal as u8),

@@ -12,7 +12,8 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
 use rustix::thread::{
-    CapabilitySet, remove_capability_from_bounding_set, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, remove_capability_from_bounding_set, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
 };
 
 use crate::system::{self, Strings};
@@ -63,10 +64,11 @@ pub(crate) fn start(job: &Start, streams: [OwnedFd; 3], join: Option<File>) -> R
     let user = user(job)?;
     let name = job.argv.first().ok_or_else(|| Problem::new(NOT_FOUND, "the command is empty"))?;
     let directory = &job.working_directory;
-    let found = fs::metadata(directory).map_err(|error| code_of(&error)).and_then(|meta| match meta.is_dir() {
-        true => Ok(()),
-        false => Err(Errno::NOTDIR),
-    });
+    let found =
+        fs::metadata(directory).map_err(|error| code_of(&error)).and_then(|meta| match meta.is_dir() {
+            true => Ok(()),
+            false => Err(Errno::NOTDIR),
+        });
     found.map_err(|errno| {
         Problem::new(NOT_EXECUTABLE, format!("working directory {directory}: {}", explain(errno)))
     })?;
@@ -182,7 +184,8 @@ fn candidates(job: &Start) -> Vec<String> {
     if command.contains('/') {
         return vec![command.to_owned()];
     }
-    let path = job.env.iter().rev().find(|entry| entry.name == "PATH").map_or(DEFAULT_PATH, |entry| &entry.value);
+    let path =
+        job.env.iter().rev().find(|entry| entry.name == "PATH").map_or(DEFAULT_PATH, |entry| &entry.value);
     let directories = path.split(':').map(|directory| if directory.is_empty() { "." } else { directory });
     directories.map(|directory| format!("{directory}/{command}")).collect()
 }

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use crate::errno::Errno;
 use crate::vfs::{Caller, Credentials, Dentry, Inode, OpenFile, Vfs, child};
 
-pub use collect::{Collected, collect, write_tar};
 pub use bulkhead_types::glob::Pattern;
 use bulkhead_types::glob::components;
+pub use collect::{Collected, collect, write_tar};
 pub use unpack::{Unpacked, unpack_archive};
 
 /// Why inputs could not be put in, or outputs not be taken out.
