@@ -2,24 +2,26 @@
 //!
 //! ```text
 //! bulkhead-vmm --kernel VMLINUX [--initramfs CPIO] [--disk IMAGE]... [--scratch FILE]... [--vcpus N] [--memory MIB]
-//!              [--append WORDS] [--input PORT] [--output PORT] [--seconds N]
+//!              [--append WORDS] [--input PORT] [--output PORT] [--seconds N] [--profile FILE]
 //! ```
 //! The console goes to standard error; `--input` lets the guest read standard input from that vsock port of context 2,
 //! `--output` lets it write standard output. Ends with the guest, or after the given seconds (60), and prints statistics
-//! as JSON to standard error.
+//! as JSON to standard error. `--profile` notes the guest's address each millisecond, one a line: resolved with the kernel's
+//! System.map it shows where a boot's instructions go.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::devices::block::DiskKind;
 use crate::devices::vsock::Port;
 use crate::machine::{End, Machine, Parts, Shell, ShellConfig};
 use crate::software_kvm;
+use crate::vcpu::Samples;
 
 const USAGE: &str = "usage: bulkhead-vmm --kernel VMLINUX [--initramfs CPIO] [--disk IMAGE]... [--scratch FILE]... \
-    [--vcpus N] [--memory MIB] [--append WORDS] [--input PORT] [--output PORT] [--seconds N]";
+    [--vcpus N] [--memory MIB] [--append WORDS] [--input PORT] [--output PORT] [--seconds N] [--profile FILE]";
 
 /// A machine that could not be run by hand.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,7 @@ struct Options {
     parts: Parts,
     config: ShellConfig,
     limit: Duration,
+    profile: Option<PathBuf>,
 }
 
 /// Runs a machine as the arguments say; the exit status is 0 when the guest rebooted, 124 when its time was over, 1
@@ -48,15 +51,20 @@ struct Options {
 /// # Errors
 /// [`ByHandError`], for a person.
 pub fn run(arguments: &[String]) -> Result<i32, ByHandError> {
-    let Options { parts, config, limit } = parse(arguments)?;
+    let Options { parts, config, limit, profile } = parse(arguments)?;
+    let samples = parts.samples.clone();
     let device = File::options().read(true).write(true).open("/dev/kvm");
     let device = device.map_err(|error| failed("/dev/kvm")(&error))?;
     let shell = Shell::new(device.into(), config).map_err(|error| failed("shell")(&error))?;
     let mut machine = Machine::start(shell, parts).map_err(|error| failed("machine")(&error))?;
-    let end = machine.ended().wait(limit);
+    let end = wait(&machine, limit, samples.is_some());
     let report = serde_json::to_string(&machine.report()).map_err(|error| failed("statistics")(&error))?;
     machine.stop().map_err(|error| failed("machine")(&error))?;
     eprintln!("\n{}\n{report}", end.as_ref().map_or("its time is over".to_owned(), End::to_string));
+    if let (Some(samples), Some(path)) = (samples, profile) {
+        let lines: String = samples.take().iter().map(|address| format!("{address:x}\n")).collect();
+        std::fs::write(&path, lines).map_err(|error| failed("profile")(&error))?;
+    }
     for (number, why) in machine.broken_devices() {
         eprintln!("device {number}: {why}");
     }
@@ -65,6 +73,21 @@ pub fn run(arguments: &[String]) -> Result<i32, ByHandError> {
         Some(_) => 1,
         None => 124,
     })
+}
+
+/// Waits for the end; with a profile, the guest is interrupted each millisecond.
+fn wait(machine: &Machine, limit: Duration, profile: bool) -> Option<End> {
+    if !profile {
+        return machine.ended().wait(limit);
+    }
+    let deadline = Instant::now() + limit;
+    loop {
+        let end = machine.ended().wait(Duration::from_millis(1));
+        if end.is_some() || Instant::now() >= deadline {
+            return end;
+        }
+        machine.kick();
+    }
 }
 
 fn parse(arguments: &[String]) -> Result<Options, ByHandError> {
@@ -78,7 +101,9 @@ fn parse(arguments: &[String]) -> Result<Options, ByHandError> {
         command_line: String::new(),
         echo_console: true,
         on_thread: None,
+        samples: None,
     };
+    let mut profile = None;
     let (mut vcpus, mut mebibytes, mut seconds) = (1, 128, 60);
     let mut rest = arguments.iter();
     while let Some(option) = rest.next() {
@@ -94,6 +119,10 @@ fn parse(arguments: &[String]) -> Result<Options, ByHandError> {
             "--vcpus" => vcpus = u8::try_from(number()?).map_err(|_| usage())?,
             "--memory" => mebibytes = number()?,
             "--seconds" => seconds = number()?,
+            "--profile" => {
+                profile = Some(path.to_owned());
+                parts.samples = Some(Samples::default());
+            }
             "--input" => parts.ports.push(Port {
                 number: u32::try_from(number()?).map_err(|_| usage())?,
                 from_host: Some(duplicate(std::io::stdin())?),
@@ -110,7 +139,7 @@ fn parse(arguments: &[String]) -> Result<Options, ByHandError> {
     parts.kernel = kernel.ok_or_else(usage)?;
     let memory_bytes = mebibytes.saturating_mul(1 << 20);
     let config = ShellConfig { vcpus, memory_bytes, software_kvm: software_kvm::detected() };
-    Ok(Options { parts, config, limit: Duration::from_secs(seconds) })
+    Ok(Options { parts, config, limit: Duration::from_secs(seconds), profile })
 }
 
 fn open(path: &Path, write: bool) -> Result<File, ByHandError> {

@@ -57,6 +57,7 @@ pub(super) fn complete(
         command_line: disk_names(start.image.private).into(),
         echo_console: prepared.config.console,
         on_thread: Some(lock_in()),
+        samples: None,
     };
     let software_kvm = prepared.shell.is_software_kvm();
     let machine = Machine::start(prepared.shell, parts)

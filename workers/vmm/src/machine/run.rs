@@ -21,7 +21,7 @@ use crate::devices::vsock::{Outputs, Port, Vsock};
 use crate::devices::{Bus, MOST_DEVICES, MmioPlace};
 use crate::memory::GuestRam;
 use crate::statistics::{KvmStatistics, Report, Statistics};
-use crate::vcpu::{self, ExitContext, KickError, Kicker, Vcpu};
+use crate::vcpu::{self, ExitContext, KickError, Kicker, Samples, Vcpu};
 
 /// KVM's counter of instructions that it emulated.
 const EMULATED: &str = "insn_emulation";
@@ -51,6 +51,8 @@ pub struct Parts {
     pub echo_console: bool,
     /// Called on each new thread.
     pub on_thread: Option<OnThread>,
+    /// Where to note the guest's addresses when [`Machine::kick`] is called.
+    pub samples: Option<Samples>,
 }
 
 impl fmt::Debug for Parts {
@@ -129,19 +131,7 @@ impl Machine {
 
         let vsock = Vsock::new(parts.ports);
         let outputs = vsock.outputs();
-        let mut all: Vec<Box<dyn VirtioDevice>> = Vec::new();
-        for (file, kind) in parts.disks {
-            all.push(Box::new(Block::new(file, kind)?));
-        }
-        all.push(Box::new(vsock));
-        all.push(Box::new(Rng));
-        let count = all.len();
-        let mut devices = Vec::new();
-        for (number, device) in all.into_iter().enumerate() {
-            let place = MmioPlace::of(number).ok_or(StartError::Devices(count))?;
-            command_line.add_device(&place);
-            devices.push(Arc::new(wire(&vm, &ram, device, place)?));
-        }
+        let devices = make_devices(&vm, &ram, parts.disks, vsock, &mut command_line)?;
         let line = event_fd()?;
         vm.register_irqfd(&line, SERIAL_LINE).map_err(kvm("wire an interrupt"))?;
         let bus =
@@ -177,6 +167,7 @@ impl Machine {
             statistics,
             software_kvm: software_kvm.map(Arc::new),
             stop: machine.stop.clone(),
+            samples: parts.samples,
         };
         // The boot processor last: the others wait for it anyway.
         for (id, fd) in vcpus.into_iter().enumerate().rev() {
@@ -275,6 +266,14 @@ impl Machine {
         self.kvm_statistics.iter().map(|one| one.read().ok()).sum()
     }
 
+    /// Brings all processors out of the guest for a moment: a sample of where it is.
+    pub fn kick(&self) {
+        for thread in &self.vcpus {
+            // It may have ended just now.
+            let _gone = Kicker::kick(thread);
+        }
+    }
+
     /// Ends the machine, whatever its guest does, and waits for its threads.
     ///
     /// # Errors
@@ -283,10 +282,7 @@ impl Machine {
         self.ended.set(End::Stopped);
         self.stop.store(true, Ordering::SeqCst);
         for _ in 0..MOST_KICKS {
-            for thread in &self.vcpus {
-                // It may have ended just now.
-                let _gone = Kicker::kick(thread);
-            }
+            self.kick();
             if self.vcpus.iter().all(JoinHandle::is_finished) {
                 break;
             }
@@ -363,6 +359,30 @@ fn spawn(
 
 fn event_fd() -> Result<EventFd, StartError> {
     EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|error| StartError::Host("an eventfd", error))
+}
+
+/// Disks, streams and entropy, in their places, which the kernel is told of.
+fn make_devices(
+    vm: &VmFd,
+    ram: &GuestRam,
+    disks: Vec<(File, DiskKind)>,
+    vsock: Vsock,
+    command_line: &mut CommandLine,
+) -> Result<Vec<Arc<MmioDevice>>, StartError> {
+    let mut all: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    for (file, kind) in disks {
+        all.push(Box::new(Block::new(file, kind)?));
+    }
+    all.push(Box::new(vsock));
+    all.push(Box::new(Rng));
+    let count = all.len();
+    let mut devices = Vec::new();
+    for (number, device) in all.into_iter().enumerate() {
+        let place = MmioPlace::of(number).ok_or(StartError::Devices(count))?;
+        command_line.add_device(&place);
+        devices.push(Arc::new(wire(vm, ram, device, place)?));
+    }
+    Ok(devices)
 }
 
 /// Connects a device's interrupt and notification to the machine.

@@ -4,4 +4,4 @@ mod kick;
 mod run;
 
 pub use kick::{KickError, Kicker, install as install_kick_handler};
-pub use run::{ExitContext, Vcpu, VcpuError};
+pub use run::{ExitContext, Samples, Vcpu};

@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_CRASH};
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -10,19 +10,6 @@ use crate::machine::End;
 use crate::memory::Memory;
 use crate::software_kvm::SoftwareKvm;
 use crate::statistics::{ExitKind, Statistics};
-
-/// A processor could not be made or run.
-#[derive(Debug, thiserror::Error)]
-#[error("processor {id}: can't {what}")]
-pub struct VcpuError {
-    /// Its number.
-    pub id: u8,
-    /// What was tried.
-    pub what: &'static str,
-    /// What KVM said.
-    #[source]
-    pub source: kvm_ioctls::Error,
-}
 
 /// What a processor's exits need.
 #[derive(Debug, Clone)]
@@ -37,6 +24,29 @@ pub struct ExitContext {
     pub software_kvm: Option<Arc<SoftwareKvm>>,
     /// Set when the machine is to end; then the thread is kicked.
     pub stop: Arc<AtomicBool>,
+    /// Where the guest is at each kick, when somebody wants to know.
+    pub samples: Option<Samples>,
+}
+
+/// Addresses that the guest was at: a profile. Where KVM emulates, one of instruction counts.
+#[derive(Debug, Clone, Default)]
+pub struct Samples(Arc<Mutex<Vec<u64>>>);
+
+impl Samples {
+    /// The most that are kept: four minutes of one a millisecond.
+    const MOST: usize = 240_000;
+
+    fn push(&self, address: u64) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < Self::MOST {
+            kept.push(address);
+        }
+    }
+
+    /// All so far, and forgets them.
+    pub fn take(&self) -> Vec<u64> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// One processor.
@@ -49,6 +59,8 @@ pub struct Vcpu {
 /// What is left to do after the exit's borrow of the run page has ended.
 enum Next {
     Run,
+    /// Kicked; or this processor waits for another to start it.
+    Interrupted,
     End(End),
     /// KVM met an instruction that it can't emulate, or failed in another way.
     InternalError,
@@ -74,6 +86,10 @@ impl Vcpu {
             let next = self.step(context);
             let end = match next {
                 Next::Run => None,
+                Next::Interrupted => {
+                    self.interrupted(context);
+                    None
+                }
                 Next::End(end) => Some(end),
                 Next::InternalError => self.internal_error(context),
                 Next::WriteMsr { index, value } => self.write_msr(context, index, value),
@@ -117,12 +133,25 @@ impl Vcpu {
                 count(ExitKind::Other);
                 return Next::End(End::Kvm(format!("processor {}: unexpected exit {other:?}", self.id)));
             }
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => count(ExitKind::Interrupted),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                count(ExitKind::Interrupted);
+                return Next::Interrupted;
+            }
             Err(error) => {
                 return Next::End(End::Kvm(format!("processor {} can't run: {error}", self.id)));
             }
         }
         Next::Run
+    }
+
+    /// A kick that was not for the end: the next one sets the flag anew, and `stop` is looked at before the guest is entered.
+    fn interrupted(&mut self, context: &ExitContext) {
+        self.fd.set_kvm_immediate_exit(0);
+        if let Some(samples) = &context.samples
+            && let Ok(registers) = self.fd.get_regs()
+        {
+            samples.push(registers.rip);
+        }
     }
 
     fn internal_error(&mut self, context: &ExitContext) -> Option<End> {

@@ -16,50 +16,76 @@ use bulkhead_vmm::software_kvm;
 
 /// A vmlinux; `cargo xtask test` builds it and says where.
 const KERNEL: &str = "BULKHEAD_TEST_GUEST_KERNEL";
-/// The static program of `guests/init.c`, where there is no compiler.
-const PROGRAM: &str = "BULKHEAD_TEST_VMM_GUEST";
-const SOURCE: &str = include_str!("../../guests/init.c");
-/// Far more than any of the guests needs on the slowest KVM.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+/// A directory with the guests of `guests/`, built: for places without a compiler. What is missing in it is built into it.
+const GUESTS: &str = "BULKHEAD_TEST_VMM_GUESTS";
+const INIT: (&str, &str) = ("init", include_str!("../../guests/init.c"));
+const BARE: (&str, &str) = ("bare", include_str!("../../guests/bare.c"));
+const INIT_FLAGS: &[&str] = &["-O2", "-static", "-s"];
+const BARE_FLAGS: &[&str] = &[
+    "-O2",
+    "-static",
+    "-nostdlib",
+    "-ffreestanding",
+    "-fno-pic",
+    "-no-pie",
+    "-fno-stack-protector",
+    "-mno-red-zone",
+    "-mgeneral-regs-only",
+    "-fcf-protection=none",
+    "-Wl,-Ttext=0x100000,--build-id=none",
+];
+/// Far more than any of the guests needs on the slowest KVM of a busy host.
+pub(crate) const LIMIT: Duration = Duration::from_secs(600);
 
-/// The kernel, or the reason why no machine can be tested here.
+/// Nothing, or the reason why no machine can be tested here.
+pub(crate) fn kvm() -> Result<(), String> {
+    let opened = File::options().read(true).write(true).open("/dev/kvm");
+    opened.map(drop).map_err(|error| format!("/dev/kvm can't be opened: {error}"))
+}
+
+/// The kernel, or the reason why no guest of it can be tested here.
 pub(crate) fn kernel() -> Result<PathBuf, String> {
-    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        return Err("/dev/kvm can't be opened".into());
-    }
+    kvm()?;
     let path = std::env::var_os(KERNEL).ok_or(format!("{KERNEL} names no guest kernel"))?;
     Ok(path.into())
+}
+
+/// A guest's program.
+fn guest((name, source): (&str, &str), flags: &[&str]) -> Vec<u8> {
+    let kept = std::env::var_os(GUESTS).map(PathBuf::from);
+    if let Some(program) = kept.as_ref().and_then(|directory| fs::read(directory.join(name)).ok()) {
+        return program;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (input, program) = (directory.path().join("guest.c"), directory.path().join(name));
+    fs::write(&input, source).expect("the source");
+    let status = Command::new("cc").args(flags).arg("-o").args([&program, &input]).status();
+    assert!(status.expect("a C compiler for the guests' programs").success());
+    let program = fs::read(program).expect("the program");
+    if let Some(directory) = kept {
+        fs::write(directory.join(name), &program).expect("a directory for the guests' programs");
+    }
+    program
+}
+
+/// The page of a kernel in `guests/bare.c`.
+pub(crate) fn bare() -> File {
+    static KERNEL: OnceLock<Vec<u8>> = OnceLock::new();
+    file_with(KERNEL.get_or_init(|| guest(BARE, BARE_FLAGS)))
 }
 
 /// The initial file system with the tests' first program in it.
 pub(crate) fn initramfs() -> File {
     static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();
     let archive = ARCHIVE.get_or_init(|| {
-        let program = match std::env::var_os(PROGRAM) {
-            Some(path) => fs::read(path).expect("the guest's program"),
-            None => compile(),
-        };
         let mut archive = Vec::new();
         entry(&mut archive, "dev", 0o040_755, &[]);
         entry(&mut archive, "proc", 0o040_755, &[]);
-        entry(&mut archive, "init", 0o100_755, &program);
+        entry(&mut archive, "init", 0o100_755, &guest(INIT, INIT_FLAGS));
         entry(&mut archive, "TRAILER!!!", 0, &[]);
         archive
     });
     file_with(archive)
-}
-
-fn compile() -> Vec<u8> {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (source, program) = (directory.path().join("init.c"), directory.path().join("init"));
-    fs::write(&source, SOURCE).expect("the source");
-    let status = Command::new("cc")
-        .args(["-O2", "-static", "-s", "-o"])
-        .args([&program, &source])
-        .status()
-        .expect("a C compiler for the guest's program");
-    assert!(status.success());
-    fs::read(program).expect("the program")
 }
 
 /// An entry of a cpio archive, "newc".
@@ -97,36 +123,39 @@ pub(crate) struct Wanted {
     pub(crate) vcpus: u8,
     pub(crate) disks: Vec<(File, DiskKind)>,
     pub(crate) ports: Vec<Port>,
-    pub(crate) words: &'static str,
 }
 
 impl Wanted {
     pub(crate) fn new(test: &'static str) -> Self {
-        Self { test, vcpus: 1, disks: Vec::new(), ports: Vec::new(), words: "" }
+        Self { test, vcpus: 1, disks: Vec::new(), ports: Vec::new() }
     }
 }
 
-pub(crate) fn start(kernel: &Path, wanted: Wanted) -> Machine {
-    let device = File::options().read(true).write(true).open("/dev/kvm").expect("/dev/kvm");
-    let config =
-        ShellConfig { vcpus: wanted.vcpus, memory_bytes: 96 << 20, software_kvm: software_kvm::detected() };
-    let shell = Shell::new(device.into(), config).expect("a shell");
-    let parts = Parts {
-        kernel: File::open(kernel).expect("the kernel"),
-        initramfs: Some(initramfs()),
-        disks: wanted.disks,
-        ports: wanted.ports,
-        command_line: format!("test={} {}", wanted.test, wanted.words),
-        echo_console: std::env::var_os("BULKHEAD_TEST_CONSOLE").is_some(),
-        on_thread: None,
-    };
-    Machine::start(shell, parts).expect("a machine")
+/// A machine of Linux with the tests' first program.
+pub(crate) fn linux(kernel: &Path, wanted: Wanted) -> Machine {
+    start(File::open(kernel).expect("the kernel"), Some(initramfs()), 96 << 20, wanted)
 }
 
-/// Runs a guest to its end; returns what it said.
-pub(crate) fn run(kernel: &Path, wanted: Wanted) -> (End, String) {
-    let mut machine = start(kernel, wanted);
-    finish(&mut machine)
+/// A machine of the bare guest.
+pub(crate) fn start_bare(wanted: Wanted) -> Machine {
+    start(bare(), None, 16 << 20, wanted)
+}
+
+fn start(kernel: File, initramfs: Option<File>, memory_bytes: u64, wanted: Wanted) -> Machine {
+    let device = File::options().read(true).write(true).open("/dev/kvm").expect("/dev/kvm");
+    let config = ShellConfig { vcpus: wanted.vcpus, memory_bytes, software_kvm: software_kvm::detected() };
+    let shell = Shell::new(device.into(), config).expect("a shell");
+    let parts = Parts {
+        kernel,
+        initramfs,
+        disks: wanted.disks,
+        ports: wanted.ports,
+        command_line: format!("test={}", wanted.test),
+        echo_console: std::env::var_os("BULKHEAD_TEST_CONSOLE").is_some(),
+        on_thread: None,
+        samples: None,
+    };
+    Machine::start(shell, parts).expect("a machine")
 }
 
 /// Waits for the end.
