@@ -171,3 +171,13 @@ pub(crate) fn steal_fd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Errno>
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it. It is close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
 }
+
+/// Processor time that a process has used so far, in nanoseconds.
+pub(crate) fn process_cpu_ns(pid: i32) -> Option<u64> {
+    /// CPUCLOCK_SCHED of the kernel's clock numbers for processes: all time, of all threads.
+    const ALL_TIME: libc::clockid_t = 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec to `time`, which is valid for the call.
+    let result = unsafe { libc::clock_gettime(!pid << 3 | ALL_TIME, &raw mut time) };
+    (result == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}

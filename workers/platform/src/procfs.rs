@@ -27,8 +27,19 @@ pub(crate) fn usage(pid: i32) -> Option<Usage> {
     })
 }
 
+/// Processor time of one thread, in nanoseconds.
+pub(crate) fn thread_cpu_ns(pid: i32, tid: i32) -> Option<u64> {
+    let line = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Processor time of all threads, also of those that are gone, in nanoseconds.
+pub(crate) fn cpu_ns(pid: i32) -> u64 {
+    crate::host::process_cpu_ns(pid).unwrap_or_else(|| living_cpu_ns(pid))
+}
+
 /// Sum over the living threads.
-fn cpu_ns(pid: i32) -> u64 {
+fn living_cpu_ns(pid: i32) -> u64 {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
     let on_cpu = |task: fs::DirEntry| -> Option<u64> {
         let line = fs::read_to_string(task.path().join("schedstat")).ok()?;

@@ -96,6 +96,15 @@ impl GuestThread {
         self.slot
     }
 
+    /// Processor time used so far, in nanoseconds.
+    ///
+    /// # Errors
+    /// ESRCH after its end.
+    pub fn cpu_ns(&self) -> Result<u64, Errno> {
+        let _alive = self.stub.hold().ok_or(Errno::SRCH)?;
+        crate::procfs::thread_cpu_ns(self.stub.pid(), self.tid).ok_or(Errno::SRCH)
+    }
+
     /// The process it belongs to.
     pub fn stub(&self) -> &Arc<Stub> {
         &self.stub
