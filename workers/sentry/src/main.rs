@@ -9,6 +9,9 @@ fn main() -> ExitCode {
         print!("{}", bulkhead_sentry::syscalls::list(json));
         return ExitCode::SUCCESS;
     }
+    if arguments.iter().any(|argument| argument == "--count-every-call") {
+        bulkhead_sentry::control::count_every_call();
+    }
     // At once, not by returning: server threads are still there, and everything of the sandbox dies with them.
     std::process::exit(bulkhead_sentry::control::serve())
 }

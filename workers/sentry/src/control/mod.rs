@@ -17,6 +17,8 @@ use bulkhead_wire::{FailureStage, Frame};
 
 use launcher::{Gone, Launcher};
 
+pub use crate::kernel::count_every_call;
+
 /// Why a sentry can't go on; told to the launcher as its last word.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

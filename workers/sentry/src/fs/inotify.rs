@@ -175,6 +175,16 @@ pub fn notify(dentry: &Arc<Dentry>, event: u32) {
     }
 }
 
+/// Tells those who watch an inode itself.
+pub fn notify_inode(dentry: &Arc<Dentry>, event: u32) {
+    if WATCHES.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    if let Some(watches) = watches(dentry.inode()) {
+        watches.deliver(event, 0, b"", false);
+    }
+}
+
 /// Tells those who watch a directory about an entry of it.
 pub fn notify_entry(directory: &Arc<Dentry>, event: u32, name: &[u8], cookie: u32) {
     if WATCHES.load(Ordering::Relaxed) == 0 {
@@ -190,13 +200,7 @@ pub fn unlinked(dentry: &Arc<Dentry>, last: bool) {
     if WATCHES.load(Ordering::Relaxed) == 0 {
         return;
     }
-    let Some(watches) = watches(dentry.inode()) else { return };
-    if !dentry.inode().is_directory() {
-        watches.deliver(IN_ATTRIB, 0, b"", false);
-    }
-    if !last {
-        return;
-    }
+    let Some(watches) = watches(dentry.inode()).filter(|_| last) else { return };
     watches.deliver(IN_DELETE_SELF, 0, b"", false);
     let gone = std::mem::take(&mut *watches.list.lock());
     for watch in gone {

@@ -13,6 +13,7 @@ pub mod eventfd;
 pub mod hostfd;
 pub mod image;
 pub mod inotify;
+pub mod pidfd;
 pub mod pipe;
 pub mod proc;
 pub mod regular;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::errno::Errno;
 use crate::sync::Mutex;
-use crate::vfs::flags::{O_ACCMODE, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY};
+use crate::vfs::flags::{O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY};
 use crate::vfs::{Dentry, File, OpenFile, Waiter};
 use crate::wait::{Events, WaitQueue};
 
@@ -26,8 +26,22 @@ pub struct Pipe {
     queue: WaitQueue,
 }
 
+/// Bytes of a buffer of a pipe: a page.
+const BUFFER: usize = 4096;
+
+/// One buffer of a pipe. Linux counts buffers, not bytes, so that a pipe with a few bytes can be full.
+struct Buffer {
+    /// Bytes in it.
+    length: usize,
+    /// Bytes that can still be added: what has been read from it leaves no room.
+    room: usize,
+    /// A packet (O_DIRECT): read as a whole, and what the reader has no room for is lost.
+    packet: bool,
+}
+
 struct State {
     bytes: VecDeque<u8>,
+    buffers: VecDeque<Buffer>,
     capacity: usize,
     readers: usize,
     writers: usize,
@@ -62,6 +76,7 @@ impl Pipe {
             named,
             state: Mutex::new(State {
                 bytes: VecDeque::new(),
+                buffers: VecDeque::new(),
                 capacity: DEFAULT_CAPACITY,
                 readers: 0,
                 writers: 0,
@@ -145,7 +160,7 @@ impl Pipe {
             return Err(Errno::EPERM);
         }
         let mut state = self.state.lock();
-        if capacity < state.bytes.len() {
+        if capacity / BUFFER < state.buffers.len() {
             return Err(Errno::EBUSY);
         }
         state.capacity = capacity;
@@ -191,7 +206,7 @@ impl PipeEnd {
         if state.readers == 0 {
             return Err(Errno::EPIPE);
         }
-        Ok(state.capacity - state.bytes.len().min(state.capacity))
+        Ok(state.free() * BUFFER)
     }
 
     /// Whether open(2) need wait no longer: the other end is or was there.
@@ -208,6 +223,62 @@ impl PipeEnd {
     }
 }
 
+impl State {
+    /// Buffers that are not in use.
+    fn free(&self) -> usize {
+        (self.capacity / BUFFER).saturating_sub(self.buffers.len())
+    }
+
+    /// Takes bytes out: of one packet, or of as many other buffers as it takes.
+    fn take(&mut self, into: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < into.len() {
+            let Some(front) = self.buffers.front_mut() else { break };
+            if front.packet && done > 0 {
+                break;
+            }
+            let count = front.length.min(into.len() - done);
+            copy_front(&self.bytes, &mut into[done..done + count]);
+            done += count;
+            let (packet, lost) = (front.packet, if front.packet { front.length - count } else { 0 });
+            front.length -= count + lost;
+            let empty = front.length == 0;
+            self.bytes.drain(..count + lost);
+            if empty {
+                self.buffers.pop_front();
+            }
+            if packet {
+                break;
+            }
+        }
+        if self.bytes.is_empty() && self.bytes.capacity() > DEFAULT_CAPACITY {
+            self.bytes.shrink_to(0);
+        }
+        done
+    }
+
+    /// Puts bytes in, as far as there are buffers. As on Linux only what does not fill a page is added to the last
+    /// buffer, and a write of at most a page goes in as a whole or not at all.
+    fn put(&mut self, from: &[u8], packets: bool) -> usize {
+        let mut done = 0;
+        let part = from.len() % BUFFER;
+        if let Some(last) =
+            self.buffers.back_mut().filter(|last| part != 0 && !last.packet && last.room >= part)
+        {
+            last.length += part;
+            last.room -= part;
+            done = part;
+        }
+        while done < from.len() && self.free() > 0 {
+            let length = (from.len() - done).min(BUFFER);
+            self.buffers.push_back(Buffer { length, room: BUFFER - length, packet: packets });
+            done += length;
+        }
+        self.bytes.extend(&from[..done]);
+        done
+    }
+}
+
 impl File for PipeEnd {
     fn read(&self, _file: &OpenFile, into: &mut [u8]) -> Result<usize, Errno> {
         if into.is_empty() {
@@ -217,14 +288,9 @@ impl File for PipeEnd {
         if state.bytes.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
         }
-        let was_full = state.capacity - state.bytes.len().min(state.capacity) < PIPE_BUF;
-        let count = into.len().min(state.bytes.len());
-        copy_front(&state.bytes, &mut into[..count]);
-        state.bytes.drain(..count);
-        if state.bytes.is_empty() && state.bytes.capacity() > DEFAULT_CAPACITY {
-            state.bytes.shrink_to(0);
-        }
-        let has_room = state.capacity - state.bytes.len() >= PIPE_BUF;
+        let was_full = state.free() == 0;
+        let count = state.take(into);
+        let has_room = state.free() > 0;
         drop(state);
         if was_full && has_room {
             self.pipe.queue.wake(Events::OUT);
@@ -232,7 +298,7 @@ impl File for PipeEnd {
         Ok(count)
     }
 
-    fn write(&self, _file: &OpenFile, from: &[u8]) -> Result<usize, Errno> {
+    fn write(&self, file: &OpenFile, from: &[u8]) -> Result<usize, Errno> {
         if from.is_empty() {
             return Ok(0);
         }
@@ -240,14 +306,11 @@ impl File for PipeEnd {
         if state.readers == 0 {
             return Err(Errno::EPIPE);
         }
-        let room = state.capacity - state.bytes.len().min(state.capacity);
-        // All or nothing for small writes; larger ones take what there is.
-        if room == 0 || from.len() <= PIPE_BUF && room < from.len() {
+        let count = state.put(from, file.flags() & O_DIRECT != 0);
+        drop(state);
+        if count == 0 {
             return Err(Errno::EAGAIN);
         }
-        let count = from.len().min(room);
-        state.bytes.extend(&from[..count]);
-        drop(state);
         self.pipe.queue.wake(Events::IN);
         Ok(count)
     }
@@ -268,7 +331,7 @@ impl File for PipeEnd {
             }
         }
         if self.writes {
-            if state.capacity - state.bytes.len().min(state.capacity) >= PIPE_BUF {
+            if state.free() > 0 {
                 events = events | Events::OUT;
             }
             if state.readers == 0 {
@@ -292,6 +355,7 @@ impl File for PipeEnd {
         state.writers -= usize::from(self.writes);
         if state.readers == 0 && state.writers == 0 {
             state.bytes = VecDeque::new();
+            state.buffers = VecDeque::new();
         }
         drop(state);
         self.pipe.queue.wake(Events::IN | Events::OUT | Events::HUP | Events::ERR);

@@ -80,6 +80,7 @@ impl Kernel {
         self.admit(&tree, task)?;
         let thread = Task::new(tree.allocate()?, task.process.clone(), parts);
         thread.signals.lock().mask = task.signals.lock().mask;
+        *thread.scheduling.lock() = task.scheduling.lock().inherited();
         // Under the tree's lock, so that an end of the process that is decided now finds the thread.
         if task.process.ends() {
             return Err(Errno::EAGAIN);
@@ -108,6 +109,7 @@ impl Kernel {
         inherit(&process, parent, how);
         let child = Task::new(pid, process.clone(), parts);
         copy_signal_state(task, &child);
+        *child.scheduling.lock() = task.scheduling.lock().inherited();
         process.tasks.lock().push(child.clone());
         tree.add(Node {
             process,
@@ -122,6 +124,8 @@ impl Kernel {
             maker: parent.pid,
         });
         tree.add_task(child.clone());
+        drop(tree);
+        super::timers::watch_cpu_limit(&child.process);
         Ok(child)
     }
 
@@ -275,6 +279,7 @@ fn inherit(process: &Process, parent: &Process, how: &NewProcess) {
     copy(&process.nice, &parent.nice);
     copy(&process.dumpable, &parent.dumpable);
     process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.no_huge_pages.store(parent.no_huge_pages.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 

@@ -103,6 +103,7 @@ pub fn finish_process(kernel: &Arc<Kernel>, process: &Arc<Process>) {
     let ending = process.ending.lock().unwrap_or(Ending::Killed(Signal::KILL, false));
     let time = process.used.lock().earlier;
     *process.stub.lock() = None;
+    process.is_over.store(true, Ordering::Release);
     let orphans = {
         let mut tree = kernel.tree.lock();
         match tree.node_mut(process.pid) {
@@ -116,6 +117,7 @@ pub fn finish_process(kernel: &Arc<Kernel>, process: &Arc<Process>) {
         }
         tree.orphan_children(process.pid)
     };
+    process.over.wake(Events::IN);
     kernel.log_end(process, ending);
     let (adopter, zombies) = orphans;
     send_death_signals(kernel, process.pid, adopter);

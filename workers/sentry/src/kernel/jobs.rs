@@ -3,9 +3,10 @@
 //! A stop is a host SIGSTOP of the stub, not a trap of its threads: that would end native timed waits early.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::process::Process;
-use super::signal::{Info, Signal, code, flags, post_process};
+use super::signal::{Info, Signal, call_attention, code, flags, post_process};
 use super::tree::{Change, State};
 use super::{Kernel, Pid};
 use crate::wait::Events;
@@ -26,6 +27,7 @@ pub(crate) fn stop_process(process: &Arc<Process>, signal: Signal) {
         }
         node.stopped = Some(signal);
         node.change = Some(Change::Stopped(signal));
+        process.is_stopped.store(true, Ordering::SeqCst);
     }
     if let Some(stub) = process.stub() {
         stub.stop();
@@ -43,6 +45,14 @@ pub(crate) fn continue_process(process: &Arc<Process>) {
             return;
         }
         node.change = Some(Change::Continued);
+        process.is_stopped.store(false, Ordering::SeqCst);
+    }
+    // What came meanwhile is seen to now.
+    for task in process.tasks() {
+        let own = task.signals.lock().pending.set().0;
+        if own | process.shared_pending().0 != 0 {
+            call_attention(&task);
+        }
     }
     if let Some(stub) = process.stub() {
         stub.cont();

@@ -10,6 +10,7 @@ pub mod log;
 mod memory;
 mod process;
 pub(crate) mod run;
+pub mod scheduling;
 mod server;
 pub mod signal;
 mod source;
@@ -42,7 +43,7 @@ pub use source::ProcSource;
 pub use space::{MappedFile, Space};
 pub use task::{Borrowed, Coming, FaultDetails, Pid, Run, Task, TaskParts};
 pub use tree::{Change, Node, State, Tree};
-pub use usage::{Counts, JobUsage};
+pub use usage::{Counts, JobUsage, count_every_call};
 
 use crate::sync::Mutex;
 use crate::wait::{Events, WaitQueue};

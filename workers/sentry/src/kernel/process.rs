@@ -113,6 +113,9 @@ pub struct Process {
     pub children_changed: WaitQueue,
     /// Interval timers and POSIX timers.
     pub timers: Mutex<ProcessTimers>,
+    /// Held while a timer's signal is posted: who has changed the timer waits for it, so that no signal of the old
+    /// setting comes afterwards.
+    pub timer_posts: Mutex<()>,
     /// Set once, when the end is decided: no thread of it runs guest code afterwards.
     pub ending: Mutex<Option<Ending>>,
     /// Whether `ending` is set, readable without the lock.
@@ -137,6 +140,16 @@ pub struct Process {
     pub has_execed: AtomicBool,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privs: AtomicBool,
+    /// PR_SET_THP_DISABLE.
+    pub no_huge_pages: AtomicBool,
+    /// Job control has stopped it: until it goes on it sees to no signal.
+    pub is_stopped: AtomicBool,
+    /// Its host process is gone: it is a zombie, or reaped.
+    pub is_over: AtomicBool,
+    /// Woken when it is over.
+    pub over: WaitQueue,
+    /// Looks at RLIMIT_CPU now and then, if there is one.
+    pub cpu_watch: Mutex<Option<Arc<dyn crate::wait::Wake>>>,
     /// The code that the leader left with while other threads went on.
     pub leader_code: Mutex<Option<u8>>,
 }
@@ -156,6 +169,7 @@ impl Process {
             limits,
             children_changed: WaitQueue::new(),
             timers: Mutex::default(),
+            timer_posts: Mutex::new(()),
             ending: Mutex::new(None),
             is_ending: AtomicBool::new(false),
             used: Mutex::default(),
@@ -168,6 +182,11 @@ impl Process {
             nice: AtomicI32::new(0),
             has_execed: AtomicBool::new(false),
             no_new_privs: AtomicBool::new(false),
+            no_huge_pages: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            over: WaitQueue::new(),
+            cpu_watch: Mutex::new(None),
             leader_code: Mutex::new(None),
         })
     }
@@ -230,6 +249,12 @@ impl Process {
             time += CpuTime::of(&usage);
         }
         time
+    }
+
+    /// Processor time in user and kernel mode together, in nanoseconds.
+    pub fn cpu_ns(&self) -> u64 {
+        let earlier = self.used.lock().earlier.total_us() * 1000;
+        earlier + self.stub().and_then(|stub| stub.cpu_ns().ok()).unwrap_or_default()
     }
 
     /// Keeps what a stub has used, before it is killed.

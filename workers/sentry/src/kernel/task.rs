@@ -7,6 +7,7 @@ use bulkhead_platform::{GuestThread, Registers};
 
 use super::block::Blocked;
 use super::process::Process;
+use super::scheduling::Scheduling;
 use super::signal::TaskSignals;
 use crate::memory::MemoryRef;
 use crate::sync::Mutex;
@@ -96,6 +97,8 @@ pub struct Task {
     pub rseq: Mutex<Option<(u64, u32, u32)>>,
     /// What the processor said about the last fault, for signal frames.
     pub last_fault: Mutex<FaultDetails>,
+    /// What it asked the scheduler for.
+    pub scheduling: Mutex<Scheduling>,
     /// The system call being served, or -1: for /proc and the log.
     pub current_call: AtomicI32,
 }
@@ -138,6 +141,7 @@ impl Task {
             rseq: Mutex::new(None),
             continuation: Mutex::new(None),
             last_fault: Mutex::default(),
+            scheduling: Mutex::default(),
             current_call: AtomicI32::new(-1),
         })
     }
@@ -165,6 +169,15 @@ impl Task {
     /// Gives it a host thread, or takes it.
     pub fn set_host(&self, host: Option<Arc<GuestThread>>) {
         *self.host.lock() = host;
+    }
+
+    /// Processor time of this thread, in nanoseconds.
+    pub fn cpu_ns(&self) -> u64 {
+        let own = self.host().and_then(|host| host.cpu_ns().ok()).unwrap_or_default();
+        // What the process used before its exec, its only thread used, or threads that are gone.
+        let earlier =
+            if self.tid() == self.process.pid { self.process.used.lock().earlier.total_us() } else { 0 };
+        own + earlier * 1000
     }
 
     /// Its memory.

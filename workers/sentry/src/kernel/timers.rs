@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::Pid;
 use super::process::Process;
 use super::signal::{Info, Signal, code, post_process, post_task, try_post_process};
+use super::{INFINITY, Pid, Resource};
 use crate::wait::{Events, Wake, run_woken};
 
 struct Entry {
@@ -119,10 +119,48 @@ pub enum Notify {
     Thread(Signal, u64, Pid),
 }
 
-/// A POSIX timer or ITIMER_REAL.
+/// What a timer measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meter {
+    /// Real time.
+    Real,
+    /// The process's time in user mode.
+    User,
+    /// The process's processor time.
+    Process,
+    /// The processor time of one of its threads.
+    Thread(Pid),
+}
+
+impl Meter {
+    /// What has been used so far, in nanoseconds; none for real time and for a thread that is gone.
+    fn used_ns(self, process: &Process) -> Option<u64> {
+        match self {
+            Self::Real => None,
+            Self::User => Some(process.cpu_time().user_us * 1000),
+            Self::Process => Some(process.cpu_ns()),
+            Self::Thread(tid) => {
+                let task = process.tasks().into_iter().find(|task| task.tid() == tid)?;
+                Some(task.cpu_ns())
+            }
+        }
+    }
+}
+
+/// How long a timer of processor time waits at least until it looks again, and how long it does while its process
+/// uses nothing: the latter is how late it may be.
+const LOOKS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(16);
+
+/// A POSIX timer or an interval timer.
 pub struct Timer {
     /// What it does.
     pub notify: Notify,
+    /// What it measures.
+    pub meter: Meter,
+    /// When it expires next, for timers of processor time: nanoseconds of the meter.
+    due_ns: u64,
+    /// What the meter showed when it was last looked at, and how long it was waited until then.
+    looked: (u64, Duration),
     /// The clock of timer_create, for timer_gettime's sake.
     pub clock: i32,
     /// When it expires next.
@@ -143,6 +181,9 @@ impl Timer {
     pub fn new(notify: Notify, clock: i32) -> Self {
         Self {
             notify,
+            meter: Meter::Real,
+            due_ns: 0,
+            looked: (0, *LOOKS.start()),
             clock,
             next: None,
             interval: Duration::ZERO,
@@ -153,10 +194,21 @@ impl Timer {
         }
     }
 
+    /// The same timer, measuring something else than real time.
+    #[must_use]
+    pub fn measuring(self, meter: Meter) -> Self {
+        Self { meter, ..self }
+    }
+
     /// Time to the next expiry and the period; zero and zero if it is not set.
-    pub fn remaining(&self) -> (Duration, Duration) {
+    pub fn remaining(&self, process: &Process) -> (Duration, Duration) {
         /// A set timer never shows zero: that means "not set".
         const LEAST: Duration = Duration::from_nanos(1);
+        if self.meter != Meter::Real {
+            let used = self.meter.used_ns(process).unwrap_or_default();
+            let left = self.next.map(|_| Duration::from_nanos(self.due_ns.saturating_sub(used)).max(LEAST));
+            return (left.unwrap_or_default(), self.interval);
+        }
         let left = self.next.map(|next| next.saturating_duration_since(Instant::now()).max(LEAST));
         (left.unwrap_or_default(), self.interval)
     }
@@ -181,14 +233,14 @@ impl ProcessTimers {
     pub fn get_mut(&mut self, id: i32) -> Option<&mut Timer> {
         if let Some(which) = usize::try_from(REAL - id).ok().filter(|which| *which < 3) {
             let signal = [Signal::ALRM, Signal::VTALRM, Signal::PROF][which];
-            return Some(
-                self.interval[which].get_or_insert_with(|| Timer::new(Notify::Process(signal, 0), 0)),
-            );
+            let meter = [Meter::Real, Meter::User, Meter::Process][which];
+            let timer = || Timer::new(Notify::Process(signal, 0), 0).measuring(meter);
+            return Some(self.interval[which].get_or_insert_with(timer));
         }
         self.posix.get_mut(&id)
     }
 
-    /// exit and exec: POSIX timers go.
+    /// exit: all timers go.
     pub fn clear(&mut self) {
         self.posix.clear();
         self.interval = Default::default();
@@ -209,36 +261,95 @@ impl Wake for Alarm {
     }
 }
 
+/// When a timer is to expire first.
+#[derive(Debug, Clone, Copy)]
+pub enum First {
+    /// It is switched off.
+    Never,
+    /// At this time, for timers of real time.
+    At(Instant),
+    /// When its meter shows this many nanoseconds.
+    Used(u64),
+    /// When its meter shows this many nanoseconds more than now.
+    After(u64),
+}
+
 /// Sets a timer: first expiry and period. Returns what it was set to, or none if there is no such timer.
 pub fn set(
     process: &Arc<Process>,
     id: i32,
-    next: Option<Instant>,
+    first: First,
     interval: Duration,
 ) -> Option<(Duration, Duration)> {
+    let meter = process.timers.lock().get_mut(id)?.meter;
+    let used = meter.used_ns(process).unwrap_or_default();
+    let (next, due_ns) = match first {
+        First::Never => (None, 0),
+        First::At(at) => (Some(at), 0),
+        First::Used(due) => (Some(Instant::now()), due),
+        First::After(more) => (Some(Instant::now()), used.saturating_add(more)),
+    };
     let (old, alarm) = {
         let mut timers = process.timers.lock();
         let timer = timers.get_mut(id)?;
-        let old = timer.remaining();
+        let old = timer.remaining(process);
         timer.generation += 1;
         (timer.next, timer.interval, timer.overrun) = (next, interval, 0);
+        (timer.due_ns, timer.looked) = (due_ns, (used, *LOOKS.start()));
         timer.alarm = next.map(|_| -> Arc<dyn Wake> {
             Arc::new(Alarm { process: Arc::downgrade(process), id, generation: timer.generation })
         });
         (old, timer.alarm.clone())
     };
+    // A signal of the last setting that is on its way comes before this returns.
+    drop(process.timer_posts.lock());
     if let (Some(at), Some(alarm)) = (next, alarm) {
         process.kernel().timers.add(at, &alarm, 0);
     }
     Some(old)
 }
 
+/// When a timer of processor time is to be looked at again: before that its process can't have used what is left.
+fn next_look(timer: &mut Timer, used: u64, cpus: usize) -> Instant {
+    let (before, waited) = timer.looked;
+    // A process that uses nothing is looked at less and less often.
+    let least = if used > before { *LOOKS.start() } else { (waited * 2).min(*LOOKS.end()) };
+    timer.looked = (used, least);
+    let left = Duration::from_nanos(timer.due_ns.saturating_sub(used) / cpus.max(1) as u64);
+    Instant::now() + left.max(least)
+}
+
 fn expire(process: &Arc<Process>, id: i32, generation: u64) {
+    let meter = process.timers.lock().get_mut(id).map(|timer| timer.meter);
+    let used = meter.and_then(|meter| meter.used_ns(process));
+    let kernel = process.kernel();
+    let _posting = process.timer_posts.lock();
     let (notify, again) = {
         let mut timers = process.timers.lock();
         let Some(timer) = timers.get_mut(id).filter(|timer| timer.generation == generation) else { return };
         let Some(due) = timer.next else { return };
-        let again = if timer.interval.is_zero() {
+        if let Some(used) = used
+            && used < timer.due_ns
+        {
+            let look = next_look(timer, used, kernel.limits.cpus());
+            let alarm = timer.alarm.clone();
+            drop(timers);
+            if let Some(alarm) = alarm {
+                kernel.timers.add(look, &alarm, 0);
+            }
+            return;
+        }
+        let again = if timer.meter != Meter::Real && used.is_none() {
+            // Its thread is gone.
+            return;
+        } else if let (Some(used), false) = (used, timer.interval.is_zero()) {
+            let interval = timer.interval.as_nanos().max(1) as u64;
+            let missed = (used - timer.due_ns) / interval;
+            timer.due_ns = timer.due_ns.saturating_add(interval.saturating_mul(missed + 1));
+            timer.overrun = timer.overrun.saturating_add(missed.min(i32::MAX as u64) as i32);
+            let look = next_look(timer, used, kernel.limits.cpus());
+            timer.alarm.clone().map(|alarm| (look, alarm))
+        } else if timer.interval.is_zero() {
             timer.next = None;
             None
         } else {
@@ -251,9 +362,17 @@ fn expire(process: &Arc<Process>, id: i32, generation: u64) {
         ((timer.notify, timer.last_overrun), again)
     };
     if let Some((next, alarm)) = again {
-        process.kernel().timers.add(next, &alarm, 0);
+        kernel.timers.add(next, &alarm, 0);
     }
     let (notify, overrun) = notify;
+    if id >= 0
+        && let Some(total) = add_overrun(process, notify, id, overrun)
+    {
+        if let Some(timer) = process.timers.lock().get_mut(id) {
+            timer.last_overrun = total;
+        }
+        return;
+    }
     let info = |signal, value| {
         if id < 0 { Info::new(signal, code::SI_KERNEL) } else { Info::timer(signal, id, overrun, value) }
     };
@@ -270,6 +389,69 @@ fn expire(process: &Arc<Process>, id: i32, generation: u64) {
                 post_task(&task, info(signal, value));
             }
         }
+    }
+}
+
+/// If the timer's last signal still waits, this expiry is an overrun of it: how many it has then.
+fn add_overrun(process: &Arc<Process>, notify: Notify, id: i32, missed: i32) -> Option<i32> {
+    let more = missed.saturating_add(1);
+    match notify {
+        Notify::Nothing => None,
+        Notify::Process(signal, _) => {
+            process.with_pending(|signals| signals.pending.overrun(signal, id, more))
+        }
+        Notify::Thread(signal, _, tid) => {
+            let task = process.tasks().into_iter().find(|task| task.tid() == tid)?;
+            task.signals.lock().pending.overrun(signal, id, more)
+        }
+    }
+}
+
+/// Enforces RLIMIT_CPU.
+struct CpuWatch(Weak<Process>);
+
+impl Wake for CpuWatch {
+    fn wake(&self, _key: u64, _events: Events) {
+        if let Some(process) = self.0.upgrade() {
+            look_at_cpu_limit(&process);
+        }
+    }
+}
+
+/// Starts to enforce RLIMIT_CPU, if the process has such a limit: after a change of it, and for a new process.
+pub fn watch_cpu_limit(process: &Arc<Process>) {
+    let limited = process.limits.get(Resource::Cpu) != (INFINITY, INFINITY);
+    let watch = limited.then(|| -> Arc<dyn Wake> { Arc::new(CpuWatch(Arc::downgrade(process))) });
+    // The last watch goes with its Arc.
+    let _last = std::mem::replace(&mut *process.cpu_watch.lock(), watch);
+    look_at_cpu_limit(process);
+}
+
+fn look_at_cpu_limit(process: &Arc<Process>) {
+    const SECOND_NS: u64 = 1_000_000_000;
+    /// How late the signal may be.
+    const LEAST: Duration = Duration::from_millis(10);
+    let (soft, hard) = process.limits.get(Resource::Cpu);
+    // None at all would be less than it takes to say so.
+    let hard = hard.max(1);
+    let Some(watch) = process.cpu_watch.lock().clone().filter(|_| !process.ends()) else { return };
+    let used = process.cpu_ns();
+    if used >= hard.saturating_mul(SECOND_NS) {
+        post_process(process, Info::new(Signal::KILL, code::SI_KERNEL));
+        return;
+    }
+    let mut due = soft.saturating_mul(SECOND_NS);
+    if used >= due {
+        // Again each second, as on Linux.
+        process.limits.set(Resource::Cpu, soft + 1, hard);
+        due = (soft + 1).saturating_mul(SECOND_NS);
+        post_process(process, Info::new(Signal::XCPU, code::SI_KERNEL));
+    }
+    let kernel = process.kernel();
+    let left =
+        Duration::from_nanos((due.min(hard.saturating_mul(SECOND_NS)) - used) / kernel.limits.cpus() as u64);
+    if let Some(look) = Instant::now().checked_add(left.max(LEAST)) {
+        kernel.timers.add(look, &watch, 0);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::process::{CpuTime, Ending, Process};
 use super::{Pid, Task};
@@ -229,6 +230,8 @@ impl Tree {
             if let Some(node) = self.nodes.get_mut(child) {
                 node.parent = adopter;
                 node.adopted = true;
+                // Whoever adopts it has asked for no other signal.
+                node.process.exit_signal.store(super::Signal::CHLD.number(), Ordering::Relaxed);
                 if matches!(node.state, State::Zombie(..)) {
                     zombies.push(*child);
                 }

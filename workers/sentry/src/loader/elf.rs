@@ -193,6 +193,8 @@ fn interpreter(entry: &[u8], read_at: ReadAt<'_>) -> Result<Vec<u8>, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -287,6 +289,21 @@ mod tests {
             if let Ok(elf) = parse_bytes(&bytes) {
                 prop_assert!(elf.extent().1 <= TASK_SIZE + 4096);
             }
+        }
+
+        #[test]
+        fn damaged_programs_never_panic(
+            flips in proptest::collection::vec((0usize..1024, any::<u8>()), 1..20),
+            cut in 0usize..8192,
+        ) {
+            // A real program's headers: this test's own.
+            let program = std::fs::File::open(std::env::current_exe().expect("a path")).expect("a program");
+            let mut bytes = Vec::new();
+            program.take(cut.max(1024) as u64).read_to_end(&mut bytes).expect("a program");
+            for (at, value) in flips {
+                bytes[at] = value;
+            }
+            let _segments_or_refusal = crate::loader::look_at(&bytes);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::kernel::{
     Ctx, Ending, Kernel, PlatformMemory, Process, Resource, Run, Signal, Task, end_process, end_task,
     finish_process, run,
 };
-use crate::vfs::{Caller, Credentials, Dentry, OpenFile, WalkFlags};
+use crate::vfs::{Caller, Credentials, Dentry, OpenFile, WalkFlags, secure};
 
 /// Scripts whose interpreter is a script, at most, as on Linux.
 const SCRIPT_DEPTH: usize = 5;
@@ -38,6 +38,8 @@ fn find(kernel: &Kernel, caller: &Caller, request: Request) -> Result<Program, E
     let mut path = path;
     for _ in 0..=SCRIPT_DEPTH {
         let file = kernel.vfs().open_executable(caller, &base, &path, walk)?;
+        // Nobody may be writing to it.
+        drop(file.inode().deny_write()?);
         let mut head = [0; script::LINE_MAX];
         let length = read_all(&file, 0, &mut head)?;
         let Some((interpreter, argument)) = script::parse(&head[..length]) else {
@@ -100,7 +102,8 @@ fn new_credentials(task: &Task, file: &OpenFile) -> (Arc<Credentials>, bool) {
         }
     }
     (new.suid, new.fsuid, new.sgid, new.fsgid) = (new.euid, new.euid, new.egid, new.egid);
-    if new.euid == 0 || new.uid == 0 {
+    new.secure_bits &= !secure::KEEP;
+    if (new.euid == 0 || new.uid == 0) && new.secure_bits & secure::NO_ROOT == 0 {
         new.permitted = new.bounding | new.inheritable;
         new.effective = if new.euid == 0 { new.permitted } else { 0 };
     } else {
@@ -126,6 +129,8 @@ fn take_over(task: &Arc<Task>, program: &Program, ready: Ready, credentials: Arc
     };
     drop(files.close_on_exec());
     reset_signals(task);
+    let secure = credentials.euid != credentials.uid || credentials.egid != credentials.gid;
+    process.dumpable.store(i32::from(!secure), Ordering::Relaxed);
     task.set_credentials(credentials);
     task.set_name(&program.name);
     process.has_execed.store(true, Ordering::Relaxed);

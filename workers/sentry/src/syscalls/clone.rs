@@ -8,7 +8,9 @@ use bulkhead_platform::{HostCall, Registers};
 use super::Entry;
 use crate::call::{Args, Fail, SysResult};
 use crate::errno::Errno;
-use crate::kernel::{Ctx, Ending, NewProcess, NewThread, Task, end_process, exit_thread};
+use crate::kernel::{
+    Ctx, Ending, FIRST_PID, NewProcess, NewThread, Resource, Task, end_process, exit_thread,
+};
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
@@ -17,12 +19,12 @@ pub(super) const TABLE: &[Entry] = &[
         "clone",
         sys_clone,
         "no namespaces (EPERM); CLONE_VM only for threads and vfork (ENOSYS); no threads in a vfork child (EAGAIN)",
-    ),
-    Entry::full(57, "fork", sys_fork),
-    Entry::full(58, "vfork", sys_vfork),
-    Entry::full(60, "exit", sys_exit),
-    Entry::full(231, "exit_group", sys_exit_group),
-    Entry::partial(435, "clone3", sys_clone3, "as clone; no set_tid, no cgroup (EPERM)"),
+    ).by(&["noted:processes", "processes:cloning", "processes:threads"]),
+    Entry::full(57, "fork", sys_fork).by(&["processes:forking"]),
+    Entry::full(58, "vfork", sys_vfork).by(&["processes:forking"]),
+    Entry::full(60, "exit", sys_exit).by(&["processes:forking", "processes:threads"]),
+    Entry::full(231, "exit_group", sys_exit_group).by(&["processes:forking", "processes:threads"]),
+    Entry::partial(435, "clone3", sys_clone3, "as clone; no set_tid, no cgroup (EPERM)").by(&["noted:processes", "processes:cloning_anew"]),
 ];
 
 const CSIGNAL: u64 = 0xff;
@@ -33,6 +35,7 @@ const CLONE_SIGHAND: u64 = 0x800;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_PARENT: u64 = 0x8000;
+const CLONE_DETACHED: u64 = 0x40_0000;
 const CLONE_THREAD: u64 = 0x1_0000;
 const CLONE_SETTLS: u64 = 0x8_0000;
 const CLONE_PARENT_SETTID: u64 = 0x10_0000;
@@ -40,6 +43,9 @@ const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 const CLONE_CHILD_SETTID: u64 = 0x100_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLONE_NEWNS: u64 = 0x2_0000;
+const CLONE_NEWUSER: u64 = 0x1000_0000;
+const CLONE_NEWPID: u64 = 0x2000_0000;
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME.
 const NAMESPACES: u64 =
     0x2_0000 | 0x200_0000 | 0x400_0000 | 0x800_0000 | 0x1000_0000 | 0x2000_0000 | 0x4000_0000;
@@ -52,6 +58,8 @@ struct Request {
     parent_tid: u64,
     child_tid: u64,
     tls: u64,
+    /// Where the child's pidfd is to be written (CLONE_PIDFD).
+    pidfd: u64,
 }
 
 fn sys_clone(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
@@ -63,17 +71,21 @@ fn sys_clone(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         parent_tid: args.u64(2),
         child_tid: args.u64(3),
         tls: args.u64(4),
+        pidfd: args.u64(2),
     };
+    if flags & CLONE_PIDFD != 0 && flags & (CLONE_PARENT_SETTID | CLONE_DETACHED) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
     clone(cx, &request)
 }
 
 fn sys_fork(cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
-    clone(cx, &Request { flags: 0, exit_signal: 17, stack: 0, parent_tid: 0, child_tid: 0, tls: 0 })
+    clone(cx, &Request { flags: 0, exit_signal: 17, stack: 0, parent_tid: 0, child_tid: 0, tls: 0, pidfd: 0 })
 }
 
 fn sys_vfork(cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
     let flags = CLONE_VFORK | CLONE_VM;
-    clone(cx, &Request { flags, exit_signal: 17, stack: 0, parent_tid: 0, child_tid: 0, tls: 0 })
+    clone(cx, &Request { flags, exit_signal: 17, stack: 0, parent_tid: 0, child_tid: 0, tls: 0, pidfd: 0 })
 }
 
 fn sys_clone3(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
@@ -95,7 +107,7 @@ fn sys_clone3(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     }
     let [
         flags,
-        _pidfd,
+        pidfd,
         child_tid,
         parent_tid,
         exit_signal,
@@ -109,8 +121,10 @@ fn sys_clone3(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     if set_tid_size != 0 || flags & CLONE_INTO_CGROUP != 0 {
         return Err(Errno::EPERM.into());
     }
+    // Who takes the caller's parent as its own takes its signal, too.
+    let bad_signal = flags & (CLONE_THREAD | CLONE_PARENT) != 0 && exit_signal != 0;
     let bad_stack = (stack == 0) != (stack_size == 0);
-    if flags & CSIGNAL != 0 || exit_signal > CSIGNAL || bad_stack {
+    if flags & CSIGNAL != 0 || exit_signal > CSIGNAL || bad_stack || bad_signal {
         return Err(Errno::EINVAL.into());
     }
     let request = Request {
@@ -120,24 +134,28 @@ fn sys_clone3(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         parent_tid,
         child_tid,
         tls,
+        pidfd,
     };
     clone(cx, &request)
 }
 
 fn clone(cx: &mut Ctx<'_>, request: &Request) -> SysResult {
     let flags = request.flags;
-    if flags & NAMESPACES != 0 {
-        return Err(Errno::EPERM.into());
-    }
-    if flags & CLONE_PIDFD != 0 || request.exit_signal > 64 {
+    let of_first = flags & CLONE_PARENT != 0 && cx.pid() == FIRST_PID;
+    if request.exit_signal > 64 || of_first {
         return Err(Errno::EINVAL.into());
     }
     let missing = |wants: u64, needs: u64| flags & wants != 0 && flags & needs == 0;
     if missing(CLONE_THREAD, CLONE_SIGHAND)
         || missing(CLONE_SIGHAND, CLONE_VM)
         || (flags & CLONE_CLEAR_SIGHAND != 0 && flags & CLONE_SIGHAND != 0)
+        || (flags & CLONE_FS != 0 && flags & (CLONE_NEWNS | CLONE_NEWUSER) != 0)
+        || (flags & CLONE_THREAD != 0 && flags & (CLONE_NEWPID | CLONE_NEWUSER | CLONE_PIDFD) != 0)
     {
         return Err(Errno::EINVAL.into());
+    }
+    if flags & NAMESPACES != 0 {
+        return Err(Errno::EPERM.into());
     }
     let parent = **cx.registers.as_ref().ok_or(Errno::ENOSYS)?;
     let mut child = Registers { rax: 0, ..parent };
@@ -199,13 +217,23 @@ fn process(
         share_files: request.flags & CLONE_FILES != 0,
         share_fs: request.flags & CLONE_FS != 0,
         sibling: request.flags & CLONE_PARENT != 0,
-        exit_signal: request.exit_signal,
+        exit_signal: if request.flags & CLONE_PARENT != 0 {
+            cx.task.process.exit_signal.load(Ordering::Relaxed)
+        } else {
+            request.exit_signal
+        },
         clear_handlers: request.flags & CLONE_CLEAR_SIGHAND != 0,
     };
     // A thread whose host thread is borrowed already can't lend it again: its child gets a copy.
     let borrows = borrows && cx.task.borrowed.lock().is_none();
     let task = cx.kernel.new_process(cx.task, &how)?;
     let pid = task.tid();
+    if request.flags & CLONE_PIDFD != 0
+        && let Err(errno) = give_pidfd(cx, &task, request.pidfd)
+    {
+        cx.kernel.unmake(&task);
+        return Err(errno.into());
+    }
     write_tid(cx, request, CLONE_PARENT_SETTID, request.parent_tid, pid);
     if request.flags & CLONE_CHILD_CLEARTID != 0 {
         task.clear_tid.store(request.child_tid, Ordering::Relaxed);
@@ -228,6 +256,18 @@ fn process(
             Err(errno.into())
         }
     }
+}
+
+/// Installs a descriptor of the child in the parent. If the child does not come to be, it stays: the descriptor of
+/// a process that is over.
+fn give_pidfd(cx: &Ctx<'_>, child: &Arc<Task>, address: u64) -> Result<(), Errno> {
+    let file = super::pidfd::open(cx, child.process.clone(), 0);
+    let fd = cx.files().install(file, true, cx.limit(Resource::OpenFiles))?;
+    if let Err(errno) = cx.memory.write(address, &fd.to_ne_bytes()) {
+        drop(cx.files().close(fd));
+        return Err(errno);
+    }
+    Ok(())
 }
 
 fn sys_exit(cx: &mut Ctx<'_>, args: &Args) -> SysResult {

@@ -6,37 +6,40 @@ use std::sync::atomic::Ordering;
 use super::Entry;
 use crate::call::{Args, SysResult};
 use crate::errno::Errno;
-use crate::kernel::{Ctx, Pid, Process, State};
-use crate::vfs::{Capability, Credentials};
+use crate::kernel::{Ctx, Pid, Process};
+use crate::vfs::{Capability, Credentials, secure};
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(39, "getpid", |cx, _| Ok(cx.pid() as u64)),
-    Entry::full(102, "getuid", |cx, _| Ok(cx.credentials().uid.into())),
-    Entry::full(104, "getgid", |cx, _| Ok(cx.credentials().gid.into())),
-    Entry::full(105, "setuid", sys_setuid),
-    Entry::full(106, "setgid", sys_setgid),
-    Entry::full(107, "geteuid", |cx, _| Ok(cx.credentials().euid.into())),
-    Entry::full(108, "getegid", |cx, _| Ok(cx.credentials().egid.into())),
-    Entry::full(109, "setpgid", sys_setpgid),
-    Entry::full(110, "getppid", sys_getppid),
-    Entry::full(111, "getpgrp", |cx, _| group_of(cx, 0)),
-    Entry::full(112, "setsid", sys_setsid),
-    Entry::full(113, "setreuid", sys_setreuid),
-    Entry::full(114, "setregid", sys_setregid),
-    Entry::full(115, "getgroups", sys_getgroups),
-    Entry::full(116, "setgroups", sys_setgroups),
-    Entry::full(117, "setresuid", sys_setresuid),
-    Entry::full(118, "getresuid", sys_getresuid),
-    Entry::full(119, "setresgid", sys_setresgid),
-    Entry::full(120, "getresgid", sys_getresgid),
-    Entry::full(121, "getpgid", |cx, args| group_of(cx, args.int(0))),
-    Entry::full(122, "setfsuid", sys_setfsuid),
-    Entry::full(123, "setfsgid", sys_setfsgid),
-    Entry::full(124, "getsid", sys_getsid),
-    Entry::partial(125, "capget", sys_capget, "version 3 only"),
-    Entry::partial(126, "capset", sys_capset, "version 3 only; only the caller itself"),
-    Entry::full(186, "gettid", |cx, _| Ok(cx.tid() as u64)),
+    Entry::full(39, "getpid", |cx, _| Ok(cx.pid() as u64)).by(&["identity:numbers"]),
+    Entry::full(102, "getuid", |cx, _| Ok(cx.credentials().uid.into())).by(&["identity:numbers"]),
+    Entry::full(104, "getgid", |cx, _| Ok(cx.credentials().gid.into())).by(&["identity:numbers"]),
+    Entry::full(105, "setuid", sys_setuid).by(&["identity:users_and_groups"]),
+    Entry::full(106, "setgid", sys_setgid).by(&["identity:users_and_groups"]),
+    Entry::full(107, "geteuid", |cx, _| Ok(cx.credentials().euid.into())).by(&["identity:numbers"]),
+    Entry::full(108, "getegid", |cx, _| Ok(cx.credentials().egid.into())).by(&["identity:numbers"]),
+    Entry::full(109, "setpgid", sys_setpgid).by(&["identity:groups_and_sessions"]),
+    Entry::full(110, "getppid", sys_getppid).by(&["identity:numbers", "processes:orphans_and_reapers"]),
+    Entry::full(111, "getpgrp", |cx, _| group_of(cx, 0))
+        .by(&["identity:groups_and_sessions", "identity:numbers"]),
+    Entry::full(112, "setsid", sys_setsid).by(&["identity:groups_and_sessions"]),
+    Entry::full(113, "setreuid", sys_setreuid).by(&["identity:users_and_groups"]),
+    Entry::full(114, "setregid", sys_setregid).by(&["identity:users_and_groups"]),
+    Entry::full(115, "getgroups", sys_getgroups).by(&["identity:supplementary_groups"]),
+    Entry::full(116, "setgroups", sys_setgroups).by(&["identity:supplementary_groups"]),
+    Entry::full(117, "setresuid", sys_setresuid)
+        .by(&["identity:kept_capabilities", "identity:users_and_groups"]),
+    Entry::full(118, "getresuid", sys_getresuid).by(&["identity:users_and_groups"]),
+    Entry::full(119, "setresgid", sys_setresgid).by(&["identity:users_and_groups"]),
+    Entry::full(120, "getresgid", sys_getresgid).by(&["identity:users_and_groups"]),
+    Entry::full(121, "getpgid", |cx, args| group_of(cx, args.int(0)))
+        .by(&["identity:groups_and_sessions", "identity:numbers"]),
+    Entry::full(122, "setfsuid", sys_setfsuid).by(&["identity:users_and_groups"]),
+    Entry::full(123, "setfsgid", sys_setfsgid).by(&["identity:users_and_groups"]),
+    Entry::full(124, "getsid", sys_getsid).by(&["identity:groups_and_sessions", "identity:numbers"]),
+    Entry::full(125, "capget", sys_capget).by(&["identity:capabilities"]),
+    Entry::full(126, "capset", sys_capset).by(&["identity:capabilities"]),
+    Entry::full(186, "gettid", |cx, _| Ok(cx.tid() as u64)).by(&["identity:numbers"]),
 ];
 
 /// The value that leaves an id as it is.
@@ -47,16 +50,27 @@ fn change(cx: &Ctx<'_>, change: impl FnOnce(&mut Credentials) -> Result<(), Errn
     let mut new = (*old).clone();
     change(&mut new)?;
     adjust_capabilities(&old, &mut new);
+    let ids = |of: &Credentials| (of.euid, of.egid, of.fsuid, of.fsgid);
+    if ids(&old) != ids(&new) || new.permitted & !old.permitted != 0 {
+        // Others of the new identity may not look into what this process learnt as the old one.
+        cx.task.process.dumpable.store(0, Ordering::Relaxed);
+    }
     cx.task.set_credentials(Arc::new(new));
     Ok(0)
 }
 
 /// What Linux does to capabilities when user ids move from or to root.
 fn adjust_capabilities(old: &Credentials, new: &mut Credentials) {
+    if new.secure_bits & secure::NO_FIXUP != 0 {
+        return;
+    }
     let had_root = [old.uid, old.euid, old.suid].contains(&0);
     let has_root = [new.uid, new.euid, new.suid].contains(&0);
     if had_root && !has_root {
-        (new.permitted, new.effective, new.ambient) = (0, 0, 0);
+        if new.secure_bits & secure::KEEP == 0 {
+            new.permitted = 0;
+        }
+        (new.effective, new.ambient) = (0, 0);
     } else if old.euid == 0 && new.euid != 0 {
         new.effective = 0;
     } else if old.euid != 0 && new.euid == 0 {
@@ -233,10 +247,11 @@ fn sys_setgroups(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     }
     let mut bytes = vec![0; 4 * count];
     cx.memory.read(args.u64(1), &mut bytes)?;
-    let groups: Arc<[u32]> =
+    let mut groups: Vec<u32> =
         bytes.chunks_exact(4).map(|gid| u32::from_ne_bytes(gid.try_into().unwrap_or_default())).collect();
+    groups.sort_unstable();
     change(cx, |new| {
-        new.groups = groups;
+        new.groups = groups.into();
         Ok(())
     })
 }
@@ -268,7 +283,7 @@ fn sys_setpgid(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let session = tree.node(own).map(|node| node.session).ok_or(Errno::ESRCH)?;
     let target = tree.node(pid).ok_or(Errno::ESRCH)?;
     if pid != own {
-        if target.parent != own || matches!(target.state, State::Zombie(..)) {
+        if target.parent != own {
             return Err(Errno::ESRCH.into());
         }
         if target.session != session {
@@ -310,43 +325,54 @@ pub(super) fn may_change(cx: &Ctx<'_>, process: &Process) -> bool {
     same || own.can(Capability::SysResource) || own.can(Capability::SysPtrace) || own.euid == 0
 }
 
-/// The version of capget(2) that every program of the last fifteen years uses.
+/// The versions of capget(2)'s structures: 32 capabilities, and twice 64.
+const CAPABILITY_VERSION_1: u32 = 0x1998_0330;
+const CAPABILITY_VERSION_2: u32 = 0x2007_1026;
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-fn capability_target(cx: &Ctx<'_>, header: u64) -> Result<Arc<Credentials>, Errno> {
+/// Reads the header of capget and capset: the process, and whether it is about 64 capabilities.
+fn capability_header(cx: &Ctx<'_>, header: u64) -> Result<(Pid, bool), Errno> {
     let [version, pid]: [u32; 2] = cx.memory.read_value(header)?;
-    if version != CAPABILITY_VERSION_3 {
-        cx.memory.write_value(header, &CAPABILITY_VERSION_3)?;
-        return Err(Errno::EINVAL);
-    }
-    match pid as i32 {
-        pid if pid < 0 => Err(Errno::EINVAL),
-        pid if pid == 0 || pid == cx.tid() => Ok(cx.credentials()),
-        pid => cx.kernel.tree.lock().task(pid).map(|task| task.credentials()).ok_or(Errno::ESRCH),
+    match version {
+        CAPABILITY_VERSION_1 => Ok((pid as i32, false)),
+        CAPABILITY_VERSION_2 | CAPABILITY_VERSION_3 => Ok((pid as i32, true)),
+        _ => {
+            cx.memory.write_value(header, &CAPABILITY_VERSION_3)?;
+            Err(Errno::EINVAL)
+        }
     }
 }
 
 fn sys_capget(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    let target = match capability_target(cx, args.u64(0)) {
+    let (pid, wide) = match capability_header(cx, args.u64(0)) {
         // Asking with a null pointer only probes for the version.
         Err(Errno::EINVAL) if args.u64(1) == 0 => return Ok(0),
         other => other?,
     };
+    let target = match pid {
+        pid if pid < 0 => return Err(Errno::EINVAL.into()),
+        pid if pid == 0 || pid == cx.tid() => cx.credentials(),
+        pid => cx.kernel.tree.lock().task(pid).map(|task| task.credentials()).ok_or(Errno::ESRCH)?,
+    };
     let halves = |set: u64| [set as u32, (set >> 32) as u32];
     let (e, p, i) = (halves(target.effective), halves(target.permitted), halves(target.inheritable));
     if args.u64(1) != 0 {
-        cx.memory.write_value(args.u64(1), &[e[0], p[0], i[0], e[1], p[1], i[1]])?;
+        cx.memory.write_value(args.u64(1), &[e[0], p[0], i[0]])?;
+        if wide {
+            cx.memory.write_value(args.u64(1).wrapping_add(12), &[e[1], p[1], i[1]])?;
+        }
     }
     Ok(0)
 }
 
 fn sys_capset(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    capability_target(cx, args.u64(0))?;
-    let [_, pid]: [u32; 2] = cx.memory.read_value(args.u64(0))?;
-    if pid != 0 && pid as i32 != cx.tid() {
+    let (pid, wide) = capability_header(cx, args.u64(0))?;
+    if pid != 0 && pid != cx.tid() {
         return Err(Errno::EPERM.into());
     }
-    let [e0, p0, i0, e1, p1, i1]: [u32; 6] = cx.memory.read_value(args.u64(1))?;
+    let [e0, p0, i0]: [u32; 3] = cx.memory.read_value(args.u64(1))?;
+    let [e1, p1, i1]: [u32; 3] =
+        if wide { cx.memory.read_value(args.u64(1).wrapping_add(12))? } else { [0; 3] };
     let whole = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let (effective, permitted, inheritable) = (whole(e0, e1), whole(p0, p1), whole(i0, i1));
     let old = cx.credentials();

@@ -2,31 +2,34 @@ use std::fmt::Write as _;
 
 use super::{Status, all};
 
-/// The table as a document: lines for a person, or a JSON array of `name`, `number`, `status`, `note`.
+/// The table as a document: lines for a person, or a JSON array of `name`, `number`, `status`, `note`, `tests`; refused calls also have an
+/// `errno`.
 pub fn list(json: bool) -> String {
     let mut text = String::new();
     let mut first = true;
     for entry in all() {
-        let status = match entry.status {
-            Status::Full => "full".to_owned(),
-            Status::Partial => "partial".to_owned(),
-            Status::Refused(errno) if json => {
-                let _ = errno;
-                "refused".to_owned()
-            }
-            Status::Refused(errno) => format!("refused {errno}"),
-            Status::Unsupported => "unsupported".to_owned(),
+        let (status, errno) = match entry.status {
+            Status::Full => ("full", None),
+            Status::Partial => ("partial", None),
+            Status::Refused(errno) => ("refused", Some(errno)),
+            Status::Unsupported => ("unsupported", None),
         };
         let (name, number, note) = (entry.name, entry.number, entry.note);
         let written = if json {
             let before = if first { "[" } else { "," };
             let note = note.replace('\\', "\\\\").replace('"', "\\\"");
+            let tests: Vec<String> = entry.tests.iter().map(|test| format!("\"{test}\"")).collect();
+            let tests = tests.join(",");
+            let errno = errno.map_or(String::new(), |errno| format!(r#","errno":"{errno}""#));
             writeln!(
                 text,
-                r#"{before}{{"name":"{name}","number":{number},"status":"{status}","note":"{note}"}}"#
+                r#"{before}{{"name":"{name}","number":{number},"status":"{status}"{errno},"note":"{note}","tests":[{tests}]}}"#
             )
         } else {
-            writeln!(text, "{number:>4} {name:<24} {status:<16} {note}")
+            let status = errno.map_or(status.to_owned(), |errno| format!("{status} {errno}"));
+            let tests = entry.tests.join(" ");
+            let note = if tests.is_empty() { note.to_owned() } else { format!("{note} [{tests}]") };
+            writeln!(text, "{number:>4} {name:<24} {status:<16} {}", note.trim_start())
         };
         // A String takes everything.
         debug_assert!(written.is_ok());

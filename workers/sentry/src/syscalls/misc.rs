@@ -1,57 +1,65 @@
 //! Small calls of no family: names, random numbers, prctl, per-thread registrations.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Entry;
 use crate::call::{Args, Fail, SysResult};
 use crate::errno::Errno;
-use crate::kernel::{Ctx, Signal, Task};
+use crate::kernel::Ctx;
 use crate::loader;
-use crate::vfs::{Capability, Credentials};
+use crate::vfs::Capability;
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(59, "execve", loader::sys_execve),
-    Entry::full(63, "uname", sys_uname),
+    Entry::full(59, "execve", loader::sys_execve).by(&["processes:executing"]),
+    Entry::full(63, "uname", sys_uname).by(&["system:names"]),
     Entry::refused(101, "ptrace", Errno::EPERM, "not yet"),
     Entry::refused(103, "syslog", Errno::EPERM, "the log is the host's"),
-    Entry::full(135, "personality", sys_personality),
+    Entry::full(135, "personality", sys_personality).by(&["system:personality_of"]),
     Entry::refused(153, "vhangup", Errno::EPERM, "no terminal"),
-    Entry::partial(157, "prctl", sys_prctl, "what real programs use; the rest EINVAL"),
+    Entry::partial(157, "prctl", super::prctl::sys_prctl, "what real programs use; the rest EINVAL").by(&[
+        "identity:capabilities",
+        "identity:kept_capabilities",
+        "noted:processes",
+        "processes:orphans_and_reapers",
+        "system:process_options",
+    ]),
     Entry::partial(
         158,
         "arch_prctl",
         sys_arch_prctl,
         "bases are native; CPUID faulting and shadow stacks: EINVAL",
-    ),
-    Entry::full(170, "sethostname", sys_sethostname),
+    )
+    .by(&["noted:memory", "system:thread_bases"]),
+    Entry::full(170, "sethostname", sys_sethostname).by(&["system:names"]),
     Entry::refused(171, "setdomainname", Errno::EPERM, "no domain"),
-    Entry::partial(202, "futex", sys_futex, "priority inheritance forms: ENOSYS"),
-    Entry::full(218, "set_tid_address", sys_set_tid_address),
-    Entry::full(219, "restart_syscall", |_, _| Err(Errno::EINTR.into())),
-    Entry::full(273, "set_robust_list", sys_set_robust_list),
-    Entry::full(274, "get_robust_list", sys_get_robust_list),
-    Entry::partial(317, "seccomp", sys_seccomp, "no filters inside a sandbox yet: EINVAL"),
-    Entry::full(318, "getrandom", sys_getrandom),
-    Entry::full(322, "execveat", loader::sys_execveat),
+    Entry::partial(202, "futex", sys_futex, "priority inheritance forms: ENOSYS").by(&[
+        "memory:futexes",
+        "noted:memory",
+        "signals:restarts",
+    ]),
+    Entry::full(218, "set_tid_address", sys_set_tid_address).by(&["processes:threads"]),
+    Entry::full(219, "restart_syscall", |_, _| Err(Errno::EINTR.into())).by(&["system:restarting"]),
+    Entry::full(273, "set_robust_list", sys_set_robust_list).by(&["processes:threads"]),
+    Entry::full(274, "get_robust_list", sys_get_robust_list).by(&["processes:threads"]),
+    Entry::partial(317, "seccomp", sys_seccomp, "no filters inside a sandbox yet: EINVAL")
+        .by(&["noted:processes", "system:filters"]),
+    Entry::full(318, "getrandom", sys_getrandom).by(&["system:random_bytes"]),
+    Entry::full(322, "execveat", loader::sys_execveat).by(&["processes:executing"]),
     Entry::partial(
         324,
         "membarrier",
         sys_membarrier,
-        "private forms are native; global ones are no operation",
-    ),
-    Entry::full(334, "rseq", sys_rseq),
-    Entry::refused(272, "unshare", Errno::EPERM, "no namespaces inside a sandbox"),
+        "private forms are native; the global ones are not told by QUERY: EINVAL",
+    )
+    .by(&["memory:barriers", "noted:memory"]),
+    Entry::full(334, "rseq", sys_rseq).by(&["system:restartable_sequences"]),
     Entry::refused(308, "setns", Errno::EPERM, "no namespaces inside a sandbox"),
     Entry::refused(321, "bpf", Errno::EPERM, "no programs in the kernel"),
     Entry::refused(298, "perf_event_open", Errno::EACCES, "no counters"),
     Entry::refused(248, "add_key", Errno::ENOSYS, "no key rings"),
     Entry::refused(249, "request_key", Errno::ENOSYS, "no key rings"),
     Entry::refused(250, "keyctl", Errno::ENOSYS, "no key rings"),
-    Entry::refused(310, "process_vm_readv", Errno::EPERM, "as under Yama"),
-    Entry::refused(311, "process_vm_writev", Errno::EPERM, "as under Yama"),
-    Entry::refused(312, "kcmp", Errno::EPERM, "as under Yama"),
     Entry::refused(425, "io_uring_setup", Errno::ENOSYS, "programs fall back to epoll"),
     Entry::refused(426, "io_uring_enter", Errno::ENOSYS, "programs fall back to epoll"),
     Entry::refused(427, "io_uring_register", Errno::ENOSYS, "programs fall back to epoll"),
@@ -189,6 +197,9 @@ fn sys_membarrier(_cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const QUERY: i32 = 0;
     /// PRIVATE_EXPEDITED and its registration, and their SYNC_CORE and RSEQ forms.
     const PRIVATE: u64 = 8 | 16 | 32 | 64 | 128 | 256;
+    if args.uint(1) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
     match args.int(0) {
         QUERY => Ok(PRIVATE),
         _ => Err(Errno::EINVAL.into()),
@@ -205,138 +216,4 @@ fn sys_rseq(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
 
 fn sys_seccomp(_cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
     Err(Errno::EINVAL.into())
-}
-
-/// Operations of prctl(2).
-mod pr {
-    pub(super) const SET_PDEATHSIG: i32 = 1;
-    pub(super) const GET_PDEATHSIG: i32 = 2;
-    pub(super) const GET_DUMPABLE: i32 = 3;
-    pub(super) const SET_DUMPABLE: i32 = 4;
-    pub(super) const GET_KEEPCAPS: i32 = 7;
-    pub(super) const SET_KEEPCAPS: i32 = 8;
-    pub(super) const SET_TIMING: i32 = 14;
-    pub(super) const SET_NAME: i32 = 15;
-    pub(super) const GET_NAME: i32 = 16;
-    pub(super) const GET_SECCOMP: i32 = 21;
-    pub(super) const CAPBSET_READ: i32 = 23;
-    pub(super) const CAPBSET_DROP: i32 = 24;
-    pub(super) const GET_SECUREBITS: i32 = 27;
-    pub(super) const SET_TIMERSLACK: i32 = 29;
-    pub(super) const GET_TIMERSLACK: i32 = 30;
-    pub(super) const SET_MM: i32 = 35;
-    pub(super) const SET_CHILD_SUBREAPER: i32 = 36;
-    pub(super) const GET_CHILD_SUBREAPER: i32 = 37;
-    pub(super) const SET_NO_NEW_PRIVS: i32 = 38;
-    pub(super) const GET_NO_NEW_PRIVS: i32 = 39;
-    pub(super) const GET_TID_ADDRESS: i32 = 40;
-    pub(super) const SET_THP_DISABLE: i32 = 41;
-    pub(super) const GET_THP_DISABLE: i32 = 42;
-    pub(super) const CAP_AMBIENT: i32 = 47;
-    pub(super) const SET_VMA: i32 = 0x5356_4d41;
-    pub(super) const SET_PTRACER: i32 = 0x5961_6d61;
-}
-
-/// The timer slack that Linux gives everyone, in nanoseconds.
-const TIMER_SLACK: u64 = 50_000;
-
-fn sys_prctl(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    let process = cx.task.process.clone();
-    let value = args.u64(1);
-    match args.int(0) {
-        pr::SET_PDEATHSIG => {
-            if value != 0 {
-                Signal::new(value as i32)?;
-            }
-            process.parent_death_signal.store(value as i32, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::GET_PDEATHSIG => put(cx, value, process.parent_death_signal.load(Ordering::Relaxed)),
-        pr::GET_DUMPABLE => Ok(process.dumpable.load(Ordering::Relaxed) as u64),
-        pr::SET_DUMPABLE if value <= 1 => {
-            process.dumpable.store(value as i32, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::SET_NAME => {
-            let name = cx.memory.read_string(value, Task::NAME_LENGTH - 1, Errno::ENAMETOOLONG);
-            let mut cut = [0; Task::NAME_LENGTH - 1];
-            match name {
-                Ok(name) => cx.task.set_name(&name),
-                Err(Errno::ENAMETOOLONG) => {
-                    cx.memory.read(value, &mut cut)?;
-                    cx.task.set_name(&cut);
-                }
-                Err(errno) => return Err(errno.into()),
-            }
-            Ok(0)
-        }
-        pr::GET_NAME => {
-            cx.memory.write(value, &cx.task.name())?;
-            Ok(0)
-        }
-        pr::SET_CHILD_SUBREAPER => {
-            process.is_subreaper.store(value != 0, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::GET_CHILD_SUBREAPER => put(cx, value, i32::from(process.is_subreaper.load(Ordering::Relaxed))),
-        pr::SET_NO_NEW_PRIVS if value == 1 => {
-            process.no_new_privs.store(true, Ordering::Relaxed);
-            Ok(0)
-        }
-        pr::GET_NO_NEW_PRIVS => Ok(process.no_new_privs.load(Ordering::Relaxed).into()),
-        pr::GET_TIMERSLACK => Ok(TIMER_SLACK),
-        pr::GET_TID_ADDRESS => {
-            cx.memory.write_value(value, &cx.task.clear_tid.load(Ordering::Relaxed))?;
-            Ok(0)
-        }
-        pr::CAPBSET_READ | pr::CAPBSET_DROP | pr::CAP_AMBIENT => capabilities(cx, args),
-        pr::GET_KEEPCAPS | pr::GET_SECCOMP | pr::GET_SECUREBITS | pr::GET_THP_DISABLE => Ok(0),
-        // Hints without an effect here.
-        pr::SET_KEEPCAPS | pr::SET_TIMERSLACK | pr::SET_THP_DISABLE | pr::SET_VMA | pr::SET_PTRACER => Ok(0),
-        pr::SET_TIMING if value == 0 => Ok(0),
-        pr::SET_MM => Err(Errno::EPERM.into()),
-        _ => Err(Errno::EINVAL.into()),
-    }
-}
-
-fn put(cx: &Ctx<'_>, address: u64, value: i32) -> SysResult {
-    cx.memory.write_value(address, &value)?;
-    Ok(0)
-}
-
-fn capabilities(cx: &Ctx<'_>, args: &Args) -> SysResult {
-    const LAST: u64 = 40;
-    const IS_SET: u64 = 1;
-    const RAISE: u64 = 2;
-    const LOWER: u64 = 3;
-    const CLEAR: u64 = 4;
-    let own = cx.credentials();
-    let change = |new: Credentials| {
-        cx.task.set_credentials(Arc::new(new));
-        Ok(0)
-    };
-    let bit = |capability: u64| if capability > LAST { Err(Errno::EINVAL) } else { Ok(1 << capability) };
-    match args.int(0) {
-        pr::CAPBSET_READ => Ok(u64::from(own.bounding & bit(args.u64(1))? != 0)),
-        pr::CAPBSET_DROP => {
-            if !own.can(Capability::Setpcap) {
-                return Err(Errno::EPERM.into());
-            }
-            let bit = bit(args.u64(1))?;
-            change(Credentials { bounding: own.bounding & !bit, ..(*own).clone() })
-        }
-        _ => match args.u64(1) {
-            CLEAR => change(Credentials { ambient: 0, ..(*own).clone() }),
-            IS_SET => Ok(u64::from(own.ambient & bit(args.u64(2))? != 0)),
-            LOWER => change(Credentials { ambient: own.ambient & !bit(args.u64(2))?, ..(*own).clone() }),
-            RAISE => {
-                let bit = bit(args.u64(2))?;
-                if own.permitted & own.inheritable & bit == 0 {
-                    return Err(Errno::EPERM.into());
-                }
-                change(Credentials { ambient: own.ambient | bit, ..(*own).clone() })
-            }
-            _ => Err(Errno::EINVAL.into()),
-        },
-    }
 }

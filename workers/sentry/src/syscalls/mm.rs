@@ -17,24 +17,28 @@ use crate::vfs::{Body, Mapping, OpenFile};
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::partial(9, "mmap", sys_mmap, "no MAP_HUGETLB (ENOMEM), MAP_LOCKED and MAP_SYNC are not kept"),
-    Entry::full(10, "mprotect", sys_native),
-    Entry::full(11, "munmap", sys_native),
-    Entry::full(12, "brk", sys_native),
-    Entry::partial(25, "mremap", sys_mremap, "a file mapping can't grow (EFAULT)"),
-    Entry::full(26, "msync", sys_msync),
-    Entry::partial(27, "mincore", sys_mincore, "every mapped page counts as resident"),
+    Entry::partial(9, "mmap", sys_mmap, "no MAP_HUGETLB (ENOMEM), MAP_LOCKED and MAP_SYNC are not kept")
+        .by(&["memory:anonymous", "memory:files", "memory:limits", "noted:memory"]),
+    Entry::full(10, "mprotect", sys_mprotect).by(&["memory:anonymous", "memory:files"]),
+    Entry::full(11, "munmap", sys_native).by(&["memory:anonymous", "memory:files"]),
+    Entry::full(12, "brk", sys_native).by(&["memory:anonymous", "memory:limits"]),
+    Entry::partial(25, "mremap", sys_mremap, "a file mapping can't grow (EFAULT)").by(&["memory:moving"]),
+    Entry::full(26, "msync", sys_msync).by(&["memory:files"]),
+    Entry::partial(27, "mincore", sys_mincore, "every mapped page counts as resident")
+        .by(&["memory:residence"]),
     Entry::partial(
         28,
         "madvise",
         sys_madvise,
         "MADV_REMOVE, MERGEABLE, COLLAPSE, PAGEOUT: EINVAL or no effect",
-    ),
-    Entry::partial(149, "mlock", sys_mlock, "memory is not pinned; limits are checked"),
-    Entry::partial(150, "munlock", |_, _| Ok(0), "see mlock"),
-    Entry::partial(151, "mlockall", sys_mlockall, "see mlock"),
-    Entry::partial(152, "munlockall", |_, _| Ok(0), "see mlock"),
-    Entry::partial(325, "mlock2", sys_mlock2, "see mlock"),
+    )
+    .by(&["memory:advice", "noted:memory"]),
+    Entry::partial(149, "mlock", sys_mlock, "memory is not pinned; limits are checked")
+        .by(&["memory:residence"]),
+    Entry::partial(150, "munlock", sys_munlock, "see mlock").by(&["memory:residence"]),
+    Entry::partial(151, "mlockall", sys_mlockall, "see mlock").by(&["memory:residence"]),
+    Entry::partial(152, "munlockall", |_, _| Ok(0), "see mlock").by(&["memory:residence"]),
+    Entry::partial(325, "mlock2", sys_mlock2, "see mlock").by(&["memory:residence"]),
     Entry::refused(216, "remap_file_pages", Errno::ENOSYS, "deprecated; programs map anew"),
     Entry::refused(329, "pkey_mprotect", Errno::EINVAL, "no protection keys"),
     Entry::refused(330, "pkey_alloc", Errno::ENOSPC, "no protection keys"),
@@ -62,6 +66,8 @@ const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_NORESERVE: u64 = 0x4000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 const MAP_HUGETLB: u64 = 0x4_0000;
+/// Flags that MAP_SHARED_VALIDATE knows: all but MAP_SYNC, which needs files in persistent memory.
+const MAP_VALIDATED: u64 = 0xfc17_f9f3;
 /// What the host is asked for; the rest are hints.
 const MAP_KEPT: u64 = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE;
 /// Addresses end here.
@@ -111,6 +117,9 @@ fn sys_mmap(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     }
     if length > TASK_SIZE {
         return Err(Errno::ENOMEM.into());
+    }
+    if request.flags & MAP_TYPE == MAP_SHARED_VALIDATE && request.flags & !MAP_VALIDATED != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
     }
     if request.flags & MAP_HUGETLB != 0 {
         return Err(Errno::ENOMEM.into());
@@ -229,6 +238,11 @@ fn sys_native(_cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
     Err(Fail::Native)
 }
 
+fn sys_mprotect(_cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    // What the filter does not let through has bits that only mappings of other machines and kinds know.
+    if args.u64(2) & !PROT_BITS != 0 { Err(Errno::EINVAL.into()) } else { Err(Fail::Native) }
+}
+
 fn sys_mremap(_cx: &mut Ctx<'_>, _args: &Args) -> SysResult {
     // The platform lets anonymous memory grow and answers for the rest.
     Err(Fail::Native)
@@ -299,6 +313,10 @@ fn sys_mlock(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     lock_limit(cx, args.u64(1))
 }
 
+fn sys_munlock(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    if mapped_bytes(cx, args.u64(0) & !(PAGE - 1), args.u64(1))? { Ok(0) } else { Err(Errno::ENOMEM.into()) }
+}
+
 fn sys_mlock2(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const MLOCK_ONFAULT: u32 = 1;
     if args.uint(2) & !MLOCK_ONFAULT != 0 {
@@ -309,7 +327,9 @@ fn sys_mlock2(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
 
 fn sys_mlockall(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const FLAGS: u32 = 7;
-    if args.uint(0) == 0 || args.uint(0) & !FLAGS != 0 {
+    /// MCL_ONFAULT, which says how and not what.
+    const ONFAULT: u32 = 4;
+    if args.uint(0) == 0 || args.uint(0) & !FLAGS != 0 || args.uint(0) == ONFAULT {
         return Err(Errno::EINVAL.into());
     }
     lock_limit(cx, 1)

@@ -9,7 +9,11 @@ mod list;
 mod misc;
 mod mm;
 mod names;
+mod neighbours;
+mod pidfd;
+mod prctl;
 mod ready;
+mod refused;
 mod robust;
 mod sched;
 mod signal;
@@ -33,6 +37,9 @@ pub use table::{all, entry};
 
 /// Linux's default of fs.nr_open: RLIMIT_NOFILE can't be raised above it.
 const MAX_OPEN_FILES: u64 = 1 << 20;
+
+/// The test that makes every refused call.
+const REFUSALS: &str = "refusals";
 
 /// Serves one execution of a call.
 pub type Handler = fn(&mut Ctx<'_>, &Args) -> SysResult;
@@ -63,22 +70,41 @@ pub struct Entry {
     pub handler: Handler,
     /// What differs from Linux; empty if nothing.
     pub note: &'static str,
+    /// The cases of `guests/table` that prove the status, as `family:case`.
+    pub tests: &'static [&'static str],
 }
 
 impl Entry {
     /// A call that works in full.
     pub const fn full(number: u64, name: &'static str, handler: Handler) -> Self {
-        Self { number, name, status: Status::Full, handler, note: "" }
+        Self { number, name, status: Status::Full, handler, note: "", tests: &[] }
     }
 
     /// A call that works in part.
     pub const fn partial(number: u64, name: &'static str, handler: Handler, note: &'static str) -> Self {
-        Self { number, name, status: Status::Partial, handler, note }
+        Self { number, name, status: Status::Partial, handler, note, tests: &[] }
     }
 
     /// A call that is refused on purpose.
     pub const fn refused(number: u64, name: &'static str, errno: Errno, note: &'static str) -> Self {
-        Self { number, name, status: Status::Refused(errno), handler: refuse, note }
+        Self { number, name, status: Status::Refused(errno), handler: refuse, note, tests: &[REFUSALS] }
+    }
+
+    /// A call that is missing.
+    pub const fn unsupported(number: u64, name: &'static str, note: &'static str) -> Self {
+        Self { number, name, status: Status::Unsupported, handler: missing, note, tests: &[] }
+    }
+
+    /// With a note on what differs from Linux.
+    #[must_use]
+    pub const fn but(self, note: &'static str) -> Self {
+        Self { note, ..self }
+    }
+
+    /// With the cases that prove it.
+    #[must_use]
+    pub const fn by(self, tests: &'static [&'static str]) -> Self {
+        Self { tests, ..self }
     }
 
     /// Whether the sentry does something for it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Entry;
-use crate::call::{Args, Restart, SysResult};
+use crate::call::{Args, Fail, Restart, SysResult};
 use crate::errno::Errno;
 use crate::kernel::signal::{
     Action, DefaultAction, Info, SigSet, Signal, code, refresh_attention, sigreturn, try_post_process,
@@ -14,19 +14,26 @@ use crate::vfs::Capability;
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(13, "rt_sigaction", sys_rt_sigaction),
-    Entry::full(14, "rt_sigprocmask", sys_rt_sigprocmask),
-    Entry::full(15, "rt_sigreturn", sys_rt_sigreturn),
-    Entry::full(34, "pause", sys_pause),
-    Entry::full(62, "kill", sys_kill),
-    Entry::full(127, "rt_sigpending", sys_rt_sigpending),
-    Entry::full(128, "rt_sigtimedwait", sys_rt_sigtimedwait),
-    Entry::full(129, "rt_sigqueueinfo", sys_rt_sigqueueinfo),
-    Entry::full(130, "rt_sigsuspend", sys_rt_sigsuspend),
-    Entry::full(131, "sigaltstack", sys_sigaltstack),
-    Entry::full(200, "tkill", sys_tkill),
-    Entry::full(234, "tgkill", sys_tgkill),
-    Entry::full(297, "rt_tgsigqueueinfo", sys_rt_tgsigqueueinfo),
+    Entry::full(13, "rt_sigaction", sys_rt_sigaction).by(&[
+        "signals:actions",
+        "signals:faults",
+        "signals:restarts",
+        "signals:stopping",
+    ]),
+    Entry::full(14, "rt_sigprocmask", sys_rt_sigprocmask)
+        .by(&["signals:masks", "signals:threads_and_signals"]),
+    Entry::full(15, "rt_sigreturn", sys_rt_sigreturn).by(&["signals:actions", "signals:faults"]),
+    Entry::full(34, "pause", sys_pause).by(&["signals:waiting"]),
+    Entry::full(62, "kill", sys_kill).by(&["signals:sending", "signals:stopping"]),
+    Entry::full(127, "rt_sigpending", sys_rt_sigpending).by(&["signals:masks"]),
+    Entry::full(128, "rt_sigtimedwait", sys_rt_sigtimedwait)
+        .by(&["signals:threads_and_signals", "signals:waiting"]),
+    Entry::full(129, "rt_sigqueueinfo", sys_rt_sigqueueinfo).by(&["signals:queueing"]),
+    Entry::full(130, "rt_sigsuspend", sys_rt_sigsuspend).by(&["signals:waiting"]),
+    Entry::full(131, "sigaltstack", sys_sigaltstack).by(&["signals:alternate_stack"]),
+    Entry::full(200, "tkill", sys_tkill).by(&["signals:sending"]),
+    Entry::full(234, "tgkill", sys_tgkill).by(&["signals:sending", "signals:threads_and_signals"]),
+    Entry::full(297, "rt_tgsigqueueinfo", sys_rt_tgsigqueueinfo).by(&["signals:queueing"]),
 ];
 
 fn set_size(args: &Args, at: usize) -> Result<(), Errno> {
@@ -169,8 +176,13 @@ fn sys_sigaltstack(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const SS_AUTODISARM: u32 = 1 << 31;
     /// MINSIGSTKSZ.
     const LEAST: u64 = 2048;
-    // A plain call has no stack pointer; the frame of a handler would have it in the saved flags.
-    let on_stack = cx.registers.as_ref().is_some_and(|r| cx.task.signals.lock().on_stack(r.rsp));
+    let is_set = cx.task.signals.lock().stack_size != 0;
+    let on_stack = match &cx.registers {
+        Some(registers) => cx.task.signals.lock().on_stack(registers.rsp),
+        // A plain call does not say where the stack pointer is, which matters once there is such a stack.
+        None if is_set => return Err(Fail::Registers),
+        None => false,
+    };
     let new: Option<[u64; 3]> = match args.u64(0) {
         0 => None,
         address => Some(cx.memory.read_value(address)?),
@@ -314,6 +326,48 @@ fn read_info(cx: &Ctx<'_>, signal: i32, address: u64, to_self: bool) -> Result<O
     Ok(Some(info))
 }
 
+/// pidfd_send_signal(2).
+pub(super) fn sys_pidfd_send_signal(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    if args.uint(3) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let (process, _) = super::pidfd::process_of(cx, args.int(0))?;
+    let signal = parse(args.int(1))?;
+    let info = match args.u64(2) {
+        0 => signal.map(|signal| Info::sent(signal, code::SI_USER, cx.pid(), cx.credentials().uid)),
+        address => {
+            let number: i32 = cx.memory.read_value(address)?;
+            if number != args.int(1) {
+                return Err(Errno::EINVAL.into());
+            }
+            read_info(cx, number, address, process.pid == cx.pid())?
+        }
+    };
+    let is_there =
+        cx.kernel.tree.lock().process(process.pid).is_some_and(|there| Arc::ptr_eq(&there, &process));
+    if !is_there {
+        return Err(Errno::ESRCH.into());
+    }
+    if !may_signal(cx, &process, signal) {
+        return Err(Errno::EPERM.into());
+    }
+    if let Some(info) = info {
+        send_to_process(cx, &process, info)?;
+    }
+    Ok(0)
+}
+
+/// Queued signals are bounded by the receiver's RLIMIT_SIGPENDING.
+fn check_queue(process: &Process, info: Info) -> Result<(), Errno> {
+    if !info.signal.is_realtime() {
+        return Ok(());
+    }
+    let own: usize = process.tasks().iter().map(|task| task.signals.lock().pending.queued()).sum();
+    let queued = process.signals.lock().pending.queued() + own;
+    let limit = process.limits.soft(crate::kernel::Resource::PendingSignals);
+    if queued as u64 >= limit { Err(Errno::EAGAIN) } else { Ok(()) }
+}
+
 fn sys_rt_sigqueueinfo(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let pid = args.int(0);
     let info = read_info(cx, args.int(1), args.u64(2), pid == cx.pid())?;
@@ -322,6 +376,7 @@ fn sys_rt_sigqueueinfo(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         return Err(Errno::EPERM.into());
     }
     if let Some(info) = info {
+        check_queue(&process, info)?;
         send_to_process(cx, &process, info)?;
     }
     Ok(0)
@@ -335,6 +390,7 @@ fn sys_rt_tgsigqueueinfo(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         return Err(Errno::EPERM.into());
     }
     if let Some(info) = info {
+        check_queue(&task.process, info)?;
         try_post_task(&task, info)?;
     }
     Ok(0)

@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use super::Entry;
+use super::names::NAMES;
+use crate::errno::Errno;
 
 /// Every family's list.
 const FAMILIES: &[&[Entry]] = &[
@@ -10,6 +12,9 @@ const FAMILIES: &[&[Entry]] = &[
     super::identity::TABLE,
     super::misc::TABLE,
     super::mm::TABLE,
+    super::neighbours::TABLE,
+    super::pidfd::TABLE,
+    super::refused::TABLE,
     super::sched::TABLE,
     super::signal::TABLE,
     super::time::TABLE,
@@ -27,14 +32,20 @@ fn listed() -> impl Iterator<Item = &'static Entry> {
         .flatten()
 }
 
-/// One more than the highest number that may be in the table.
-const NUMBERS: usize = 512;
+/// The last call of Linux 6.1, set_mempolicy_home_node.
+const LAST_OF_6_1: u64 = 450;
 
-static BY_NUMBER: LazyLock<[Option<&'static Entry>; NUMBERS]> = LazyLock::new(|| {
-    let mut by_number = [None; NUMBERS];
+static BY_NUMBER: LazyLock<Vec<Option<Entry>>> = LazyLock::new(|| {
+    let missing = (0..).zip(NAMES).map(|(number, name)| match (name, number) {
+        ("", _) => None,
+        (name, 0..=LAST_OF_6_1) => Some(Entry::unsupported(number, name, "")),
+        // Programs that know newer calls know kernels without them.
+        (name, _) => Some(Entry::refused(number, name, Errno::ENOSYS, "newer than Linux 6.1")),
+    });
+    let mut by_number: Vec<Option<Entry>> = missing.collect();
     for entry in listed() {
         if let Some(slot) = by_number.get_mut(entry.number as usize) {
-            *slot = Some(entry);
+            *slot = Some(*entry);
         }
     }
     by_number
@@ -42,18 +53,17 @@ static BY_NUMBER: LazyLock<[Option<&'static Entry>; NUMBERS]> = LazyLock::new(||
 
 /// The entry of a call.
 pub fn entry(number: u64) -> Option<&'static Entry> {
-    BY_NUMBER.get(usize::try_from(number).ok()?).copied().flatten()
+    BY_NUMBER.get(usize::try_from(number).ok()?)?.as_ref()
 }
 
-/// All entries by number.
+/// All calls that Linux has, by number.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    BY_NUMBER.iter().filter_map(|entry| *entry)
+    BY_NUMBER.iter().flatten()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::syscalls::names::NAMES;
 
     #[test]
     fn numbers_are_unique_and_names_are_linux_own() {
@@ -62,5 +72,12 @@ mod tests {
             assert!(seen.insert(entry.number), "{} is listed twice", entry.name);
             assert_eq!(NAMES.get(entry.number as usize), Some(&entry.name), "number {}", entry.number);
         }
+    }
+
+    #[test]
+    fn every_call_of_linux_is_listed() {
+        let of_6_1 = all().filter(|entry| entry.number <= LAST_OF_6_1).count();
+        assert_eq!(of_6_1, 362);
+        assert_eq!(all().count(), NAMES.iter().filter(|name| !name.is_empty()).count());
     }
 }

@@ -5,33 +5,37 @@ use std::time::{Duration, Instant};
 use super::Entry;
 use crate::call::{Args, Restart, SysResult};
 use crate::errno::Errno;
-use crate::kernel::timers::{self, Notify, REAL, TIMERS_MAX, Timer};
-use crate::kernel::{CpuTime, Ctx, Signal};
+use crate::kernel::timers::{self, First, Meter, Notify, REAL, TIMERS_MAX, Timer};
+use crate::kernel::{Ctx, Signal};
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(35, "nanosleep", sys_nanosleep),
-    Entry::partial(36, "getitimer", sys_getitimer, "ITIMER_REAL; the others are never set"),
-    Entry::full(37, "alarm", sys_alarm),
+    Entry::full(35, "nanosleep", sys_nanosleep).by(&["clocks:sleeping", "signals:restarts"]),
+    Entry::partial(36, "getitimer", sys_getitimer, "ITIMER_REAL; the others are never set")
+        .by(&["clocks:interval_timers"]),
+    Entry::full(37, "alarm", sys_alarm).by(&["clocks:interval_timers"]),
     Entry::partial(
         38,
         "setitimer",
         sys_setitimer,
         "ITIMER_REAL; ITIMER_VIRTUAL and ITIMER_PROF count real time",
-    ),
-    Entry::full(96, "gettimeofday", sys_gettimeofday),
+    )
+    .by(&["clocks:interval_timers"]),
+    Entry::full(96, "gettimeofday", sys_gettimeofday).by(&["clocks:reading"]),
     Entry::refused(159, "adjtimex", Errno::EPERM, "the clock is the host's"),
     Entry::refused(164, "settimeofday", Errno::EPERM, "the clock is the host's"),
-    Entry::full(201, "time", sys_time),
-    Entry::partial(222, "timer_create", sys_timer_create, "processor time clocks count real time"),
-    Entry::full(223, "timer_settime", sys_timer_settime),
-    Entry::full(224, "timer_gettime", sys_timer_gettime),
-    Entry::full(225, "timer_getoverrun", sys_timer_getoverrun),
-    Entry::full(226, "timer_delete", sys_timer_delete),
+    Entry::full(201, "time", sys_time).by(&["clocks:reading"]),
+    Entry::partial(222, "timer_create", sys_timer_create, "processor time clocks count real time")
+        .by(&["clocks:posix_timers"]),
+    Entry::full(223, "timer_settime", sys_timer_settime).by(&["clocks:posix_timers"]),
+    Entry::full(224, "timer_gettime", sys_timer_gettime).by(&["clocks:posix_timers"]),
+    Entry::full(225, "timer_getoverrun", sys_timer_getoverrun).by(&["clocks:posix_timers"]),
+    Entry::full(226, "timer_delete", sys_timer_delete).by(&["clocks:posix_timers"]),
     Entry::refused(227, "clock_settime", Errno::EPERM, "the clock is the host's"),
-    Entry::full(228, "clock_gettime", sys_clock_gettime),
-    Entry::full(229, "clock_getres", sys_clock_getres),
-    Entry::partial(230, "clock_nanosleep", sys_clock_nanosleep, "a jump of CLOCK_REALTIME is not noticed"),
+    Entry::full(228, "clock_gettime", sys_clock_gettime).by(&["clocks:processor_time", "clocks:reading"]),
+    Entry::full(229, "clock_getres", sys_clock_getres).by(&["clocks:reading"]),
+    Entry::partial(230, "clock_nanosleep", sys_clock_nanosleep, "a jump of CLOCK_REALTIME is not noticed")
+        .by(&["clocks:sleeping"]),
     Entry::refused(305, "clock_adjtime", Errno::EPERM, "the clock is the host's"),
 ];
 
@@ -91,23 +95,26 @@ fn sys_clock_nanosleep(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const TIMER_ABSTIME: u32 = 1;
     let absolute = args.uint(1) & TIMER_ABSTIME != 0;
     if cx.call.executions == 1 {
-        if args.int(0) == CLOCK_THREAD_CPUTIME {
-            return Err(Errno::EINVAL.into());
-        }
+        check_clock(args.int(0))?;
         let time = read_duration(cx, args.u64(2))?;
         if absolute {
             let now = now(cx, args.int(0))?;
             cx.call.wait_at_most(time.saturating_sub(now));
         } else {
-            check_clock(args.int(0))?;
             cx.call.wait_at_most(time);
         }
     }
     sleep(cx, if absolute { 0 } else { args.u64(3) })
 }
 
+/// Whether a clock can be slept by.
 fn check_clock(clock: i32) -> Result<(), Errno> {
-    if (0..=CLOCK_TAI).contains(&clock) && clock != 10 { Ok(()) } else { Err(Errno::EINVAL) }
+    match clock {
+        CLOCK_REALTIME | CLOCK_MONOTONIC | CLOCK_PROCESS_CPUTIME | CLOCK_BOOTTIME | CLOCK_TAI => Ok(()),
+        CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM => Err(Errno::EPERM),
+        CLOCK_THREAD_CPUTIME | 4..=6 => Err(Errno::EOPNOTSUPP),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// The time of a clock.
@@ -121,7 +128,8 @@ pub(super) fn now(cx: &Ctx<'_>, clock: i32) -> Result<Duration, Errno> {
         5 => ClockId::RealtimeCoarse,
         6 => ClockId::MonotonicCoarse,
         CLOCK_BOOTTIME | CLOCK_BOOTTIME_ALARM => ClockId::Boottime,
-        CLOCK_PROCESS_CPUTIME | CLOCK_THREAD_CPUTIME => return Ok(cpu(cx.task.process.cpu_time())),
+        CLOCK_PROCESS_CPUTIME => return Ok(Duration::from_nanos(cx.task.process.cpu_ns())),
+        CLOCK_THREAD_CPUTIME => return Ok(Duration::from_nanos(cx.task.cpu_ns())),
         negative if negative < 0 => return cpu_clock_of(cx, negative),
         _ => return Err(Errno::EINVAL),
     };
@@ -129,22 +137,18 @@ pub(super) fn now(cx: &Ctx<'_>, clock: i32) -> Result<Duration, Errno> {
     Ok(Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec as u32))
 }
 
-fn cpu(time: CpuTime) -> Duration {
-    Duration::from_micros(time.total_us())
-}
-
 /// The clocks of clock_getcpuclockid and pthread_getcpuclockid: the number holds the inverted pid and a kind.
 fn cpu_clock_of(cx: &Ctx<'_>, clock: i32) -> Result<Duration, Errno> {
-    const KIND: i32 = 7;
-    if clock & KIND > 6 || clock & 3 == 3 {
+    const OF_THREAD: i32 = 4;
+    if clock & 3 == 3 {
         return Err(Errno::EINVAL);
     }
-    let pid = !(clock >> 3);
-    if pid == 0 {
-        return Ok(cpu(cx.task.process.cpu_time()));
-    }
-    let task = cx.kernel.tree.lock().task(pid).ok_or(Errno::EINVAL)?;
-    Ok(cpu(task.process.cpu_time()))
+    let task = match !(clock >> 3) {
+        0 => cx.task.clone(),
+        pid => cx.kernel.tree.lock().task(pid).ok_or(Errno::EINVAL)?,
+    };
+    let used = if clock & OF_THREAD != 0 { task.cpu_ns() } else { task.process.cpu_ns() };
+    Ok(Duration::from_nanos(used))
 }
 
 fn sys_clock_gettime(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
@@ -181,19 +185,19 @@ fn sys_time(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
 }
 
 /// When a timer that is set to `value` (a duration, or a time of `clock`) expires first.
-fn expiry(cx: &Ctx<'_>, clock: i32, value: Duration, absolute: bool) -> Result<Option<Instant>, Errno> {
+fn expiry(cx: &Ctx<'_>, clock: i32, value: Duration, absolute: bool) -> Result<First, Errno> {
     if value.is_zero() {
-        return Ok(None);
+        return Ok(First::Never);
     }
     let delay = if absolute { value.saturating_sub(now(cx, clock)?) } else { value };
     // A time beyond the clock's range never comes.
-    Ok(Instant::now().checked_add(delay))
+    Ok(Instant::now().checked_add(delay).map_or(First::Never, First::At))
 }
 
 fn sys_alarm(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let seconds = Duration::from_secs(args.uint(0).into());
-    let next = expiry(cx, CLOCK_MONOTONIC, seconds, false)?;
-    let old = timers::set(&cx.task.process, REAL, next, Duration::ZERO).unwrap_or_default().0;
+    let first = expiry(cx, CLOCK_MONOTONIC, seconds, false)?;
+    let old = timers::set(&cx.task.process, REAL, first, Duration::ZERO).unwrap_or_default().0;
     // Rounded up, and never 0 for a set timer.
     Ok(if old.is_zero() {
         0
@@ -231,8 +235,9 @@ fn itimer_words((value, interval): (Duration, Duration)) -> [u64; 4] {
 
 fn sys_getitimer(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let id = itimer(args.int(0))?;
+    let process = &cx.task.process;
     let remaining =
-        cx.task.process.timers.lock().get_mut(id).map(|timer| timer.remaining()).unwrap_or_default();
+        process.timers.lock().get_mut(id).map(|timer| timer.remaining(process)).unwrap_or_default();
     cx.memory.write_value(args.u64(1), &itimer_words(remaining))?;
     Ok(0)
 }
@@ -246,8 +251,12 @@ fn sys_setitimer(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
             (microseconds([c, d])?, microseconds([a, b])?)
         }
     };
-    let next = expiry(cx, CLOCK_MONOTONIC, value, false)?;
-    let old = timers::set(&cx.task.process, id, next, interval).unwrap_or_default();
+    let first = match args.int(0) {
+        ITIMER_REAL => expiry(cx, CLOCK_MONOTONIC, value, false)?,
+        _ if value.is_zero() => First::Never,
+        _ => First::After(value.as_nanos().try_into().unwrap_or(u64::MAX)),
+    };
+    let old = timers::set(&cx.task.process, id, first, interval).unwrap_or_default();
     if args.u64(2) != 0 {
         cx.memory.write_value(args.u64(2), &itimer_words(old))?;
     }
@@ -260,11 +269,13 @@ fn sys_timer_create(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const SIGEV_THREAD: u32 = 2;
     const SIGEV_THREAD_ID: u32 = 4;
     let clock = args.int(0);
-    now(cx, clock)?;
+    let meter = meter_of(cx, clock)?;
     let event: Option<[u64; 3]> = match args.u64(1) {
         0 => None,
         address => Some(cx.memory.read_value(address)?),
     };
+    let threads = cx.task.process.tasks();
+    let own_thread = |tid: i32| threads.iter().any(|thread| thread.tid() == tid);
     let mut timers = cx.task.process.timers.lock();
     if timers.posix.len() >= TIMERS_MAX {
         return Err(Errno::EAGAIN.into());
@@ -277,16 +288,38 @@ fn sys_timer_create(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
             match (signal_and_kind >> 32) as u32 {
                 SIGEV_NONE => Notify::Nothing,
                 SIGEV_SIGNAL | SIGEV_THREAD => Notify::Process(signal()?, value),
-                SIGEV_THREAD_ID => Notify::Thread(signal()?, value, tid as i32),
+                SIGEV_THREAD_ID if own_thread(tid as i32) => Notify::Thread(signal()?, value, tid as i32),
                 _ => return Err(Errno::EINVAL.into()),
             }
         }
     };
     timers.next_id = timers.next_id.wrapping_add(1).max(0);
-    timers.posix.insert(id, Timer::new(notify, clock));
+    timers.posix.insert(id, Timer::new(notify, clock).measuring(meter));
     drop(timers);
     cx.memory.write_value(args.u64(2), &id)?;
     Ok(0)
+}
+
+/// What a timer of a clock measures.
+fn meter_of(cx: &Ctx<'_>, clock: i32) -> Result<Meter, Errno> {
+    const OF_THREAD: i32 = 4;
+    now(cx, clock)?;
+    match clock {
+        CLOCK_REALTIME | CLOCK_MONOTONIC | CLOCK_BOOTTIME | CLOCK_TAI => Ok(Meter::Real),
+        CLOCK_PROCESS_CPUTIME => Ok(Meter::Process),
+        CLOCK_THREAD_CPUTIME => Ok(Meter::Thread(cx.tid())),
+        CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM => Err(Errno::EPERM),
+        negative if negative < 0 => {
+            let pid = !(negative >> 3);
+            let own = pid == 0 || cx.task.process.tasks().iter().any(|thread| thread.tid() == pid);
+            match (own, negative & OF_THREAD != 0) {
+                (false, _) => Err(Errno::EINVAL),
+                (true, true) => Ok(Meter::Thread(if pid == 0 { cx.tid() } else { pid })),
+                (true, false) => Ok(Meter::Process),
+            }
+        }
+        _ => Err(Errno::EOPNOTSUPP),
+    }
 }
 
 fn timer_words((value, interval): (Duration, Duration)) -> [u64; 4] {
@@ -303,12 +336,20 @@ fn sys_timer_settime(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let id = timer_id(args)?;
     let interval = read_duration(cx, args.u64(2))?;
     let value = read_duration(cx, args.u64(2).wrapping_add(16))?;
-    let clock = {
+    let (clock, meter) = {
         let mut timers = cx.task.process.timers.lock();
-        timers.get_mut(id).map(|timer| timer.clock).ok_or(Errno::EINVAL)?
+        timers.get_mut(id).map(|timer| (timer.clock, timer.meter)).ok_or(Errno::EINVAL)?
     };
-    let next = expiry(cx, clock, value, args.uint(1) & TIMER_ABSTIME != 0)?;
-    let old = timers::set(&cx.task.process, id, next, interval).ok_or(Errno::EINVAL)?;
+    let absolute = args.uint(1) & TIMER_ABSTIME != 0;
+    let first = match meter {
+        Meter::Real => expiry(cx, clock, value, absolute)?,
+        _ if value.is_zero() => First::Never,
+        _ => {
+            let nanos = value.as_nanos().try_into().unwrap_or(u64::MAX);
+            if absolute { First::Used(nanos) } else { First::After(nanos) }
+        }
+    };
+    let old = timers::set(&cx.task.process, id, first, interval).ok_or(Errno::EINVAL)?;
     if args.u64(3) != 0 {
         cx.memory.write_value(args.u64(3), &timer_words(old))?;
     }
@@ -319,7 +360,7 @@ fn sys_timer_gettime(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let id = timer_id(args)?;
     let remaining = {
         let mut timers = cx.task.process.timers.lock();
-        timers.get_mut(id).map(|timer| timer.remaining()).ok_or(Errno::EINVAL)?
+        timers.get_mut(id).map(|timer| timer.remaining(&cx.task.process)).ok_or(Errno::EINVAL)?
     };
     cx.memory.write_value(args.u64(1), &timer_words(remaining))?;
     Ok(0)
@@ -334,5 +375,6 @@ fn sys_timer_getoverrun(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
 fn sys_timer_delete(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let id = timer_id(args)?;
     let removed = cx.task.process.timers.lock().posix.remove(&id);
+    drop(cx.task.process.timer_posts.lock());
     removed.map(|_| 0).ok_or_else(|| Errno::EINVAL.into())
 }

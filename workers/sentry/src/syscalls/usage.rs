@@ -9,17 +9,22 @@ use crate::kernel::{CpuTime, Ctx, INFINITY, Process, Resource};
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(97, "getrlimit", sys_getrlimit),
+    Entry::full(97, "getrlimit", sys_getrlimit).by(&["identity:limits"]),
     Entry::partial(
         98,
         "getrusage",
         sys_getrusage,
         "times, peak memory and faults; the rest is 0, as on Linux",
-    ),
-    Entry::full(99, "sysinfo", sys_sysinfo),
-    Entry::full(100, "times", sys_times),
-    Entry::full(160, "setrlimit", sys_setrlimit),
-    Entry::full(302, "prlimit64", sys_prlimit64),
+    )
+    .by(&["clocks:processor_time"]),
+    Entry::full(99, "sysinfo", sys_sysinfo).by(&["clocks:the_system"]),
+    Entry::full(100, "times", sys_times).by(&["clocks:processor_time"]),
+    Entry::full(160, "setrlimit", sys_setrlimit).by(&[
+        "clocks:limit_of_processor_time",
+        "identity:limits",
+        "memory:limits",
+    ]),
+    Entry::full(302, "prlimit64", sys_prlimit64).by(&["identity:limits"]),
 ];
 
 /// `struct rusage`.
@@ -47,7 +52,17 @@ fn sys_getrusage(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const RUSAGE_THREAD: i32 = 1;
     let process = &cx.task.process;
     let bytes = match args.int(0) {
-        RUSAGE_SELF | RUSAGE_THREAD => {
+        RUSAGE_THREAD => {
+            let (own, all) = (cx.task.cpu_ns() / 1000, process.cpu_time());
+            // The host tells a thread's time as a whole: it is split as the process's is.
+            let user_us =
+                (u128::from(own) * u128::from(all.user_us) / u128::from(all.total_us().max(1))) as u64;
+            let time = CpuTime { user_us: user_us.min(own), system_us: own - user_us.min(own) };
+            let usage = process.stub().and_then(|stub| stub.usage().ok()).unwrap_or_default();
+            let peak = process.used.lock().peak_kib.max(usage.peak_resident / 1024);
+            rusage(time, peak, usage.minor_faults, usage.major_faults)
+        }
+        RUSAGE_SELF => {
             let usage = process.stub().and_then(|stub| stub.usage().ok()).unwrap_or_default();
             let peak = process.used.lock().peak_kib.max(usage.peak_resident / 1024);
             rusage(process.cpu_time(), peak, usage.minor_faults, usage.major_faults)
@@ -140,5 +155,8 @@ fn set_limit(cx: &Ctx<'_>, process: &Arc<Process>, number: u32, address: u64) ->
     }
     process.limits.set(resource, soft, hard);
     super::mm::limit_changed(process, resource, soft);
+    if resource == Resource::Cpu {
+        crate::kernel::timers::watch_cpu_limit(process);
+    }
     Ok(())
 }

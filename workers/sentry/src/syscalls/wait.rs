@@ -8,8 +8,15 @@ use crate::kernel::{Change, CpuTime, Ctx, Ending, Node, Pid, State, uid_of};
 use crate::wait::Events;
 
 /// This family's calls.
-pub(super) const TABLE: &[Entry] =
-    &[Entry::full(61, "wait4", sys_wait4), Entry::partial(247, "waitid", sys_waitid, "no P_PIDFD (EINVAL)")];
+pub(super) const TABLE: &[Entry] = &[
+    Entry::full(61, "wait4", sys_wait4).by(&[
+        "processes:forking",
+        "processes:orphans_and_reapers",
+        "signals:restarts",
+        "signals:stopping",
+    ]),
+    Entry::full(247, "waitid", sys_waitid).by(&["processes:waiting_by_id"]),
+];
 
 const WNOHANG: u32 = 1;
 const WUNTRACED: u32 = 2;
@@ -90,20 +97,31 @@ fn sys_waitid(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const P_ALL: u32 = 0;
     const P_PID: u32 = 1;
     const P_PGID: u32 = 2;
+    const P_PIDFD: u32 = 3;
     let options = args.uint(3);
     let known = WNOHANG | WSTOPPED | WEXITED | WCONTINUED | WNOWAIT | WNOTHREAD | WALL | WCLONE;
     if options & !known != 0 || options & (WSTOPPED | WEXITED | WCONTINUED) == 0 {
         return Err(Errno::EINVAL.into());
     }
     let id = args.int(1);
+    let mut nonblocking = false;
     let which = match args.uint(0) {
+        P_PIDFD if id >= 0 => {
+            let process;
+            (process, nonblocking) = super::pidfd::process_of(cx, id)?;
+            Which::One(process.pid)
+        }
         P_ALL => Which::Any,
         P_PID if id > 0 => Which::One(id),
         P_PGID if id > 0 => Which::Group(id),
         P_PGID if id == 0 => Which::Group(own_group(cx)),
         _ => return Err(Errno::EINVAL.into()),
     };
-    let found = wait(cx, which, options)?;
+    let nohang = if nonblocking { WNOHANG } else { 0 };
+    let found = wait(cx, which, options | nohang)?;
+    if found.is_none() && nonblocking && options & WNOHANG == 0 {
+        return Err(Errno::EAGAIN.into());
+    }
     if args.u64(2) != 0 {
         let mut info = [0; 128];
         if let Some(found) = &found {

@@ -83,6 +83,24 @@ pub struct Credentials {
     pub bounding: u64,
     /// Ambient set.
     pub ambient: u64,
+    /// PR_SET_SECUREBITS; bit 4 is PR_SET_KEEPCAPS.
+    pub secure_bits: u32,
+}
+
+/// Bits of [`Credentials::secure_bits`].
+pub mod secure {
+    /// Programs of root get no capabilities.
+    pub const NO_ROOT: u32 = 1;
+    /// Changes of ids leave capabilities alone.
+    pub const NO_FIXUP: u32 = 4;
+    /// A change away from root keeps permitted capabilities.
+    pub const KEEP: u32 = 16;
+    /// Nothing may be raised into the ambient set.
+    pub const NO_AMBIENT: u32 = 64;
+    /// All bits: each of the above with its lock.
+    pub const ALL: u32 = 0xff;
+    /// The locks.
+    pub const LOCKS: u32 = 0xaa;
 }
 
 impl Credentials {
@@ -104,6 +122,7 @@ impl Credentials {
             inheritable: 0,
             bounding: ROOT_CAPABILITIES,
             ambient: 0,
+            secure_bits: 0,
         }
     }
 

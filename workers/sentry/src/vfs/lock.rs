@@ -35,6 +35,51 @@ pub struct RecordLock {
     pub owner: LockOwner,
 }
 
+/// Who waits for whose POSIX locks: descriptor tables. Leaves out nothing, so that a circle is found.
+static WAITING: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+
+/// A descriptor table waits for another one's lock, until this is dropped.
+pub struct Waits {
+    waiter: u64,
+    holder: u64,
+}
+
+impl Waits {
+    /// Notes that `waiter` waits for `holder`. Open files' locks are not looked at, as on Linux.
+    ///
+    /// # Errors
+    /// EDEADLK if the holder waits for the waiter in turn, by however many others.
+    pub fn begin(waiter: LockOwner, holder: LockOwner) -> Result<Option<Self>, Errno> {
+        let (LockOwner::Process(waiter, _), LockOwner::Process(holder, _)) = (waiter, holder) else {
+            return Ok(None);
+        };
+        let mut waiting = WAITING.lock();
+        let (mut reached, mut looked) = (vec![holder], 0);
+        while let Some(at) = reached.get(looked).copied() {
+            looked += 1;
+            if at == waiter {
+                return Err(Errno::EDEADLK);
+            }
+            for (_, next) in waiting.iter().filter(|(from, _)| *from == at) {
+                if !reached.contains(next) {
+                    reached.push(*next);
+                }
+            }
+        }
+        waiting.push((waiter, holder));
+        Ok(Some(Self { waiter, holder }))
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut waiting = WAITING.lock();
+        if let Some(at) = waiting.iter().position(|pair| *pair == (self.waiter, self.holder)) {
+            waiting.swap_remove(at);
+        }
+    }
+}
+
 /// Most record locks of one inode: their memory is the sentry's.
 const MAX_RECORDS: usize = 16_384;
 

@@ -30,13 +30,13 @@ mod xattr;
 
 pub use attributes::{SetTime, StatFs, check_access};
 pub use context::{Caller, FsContext};
-pub use credentials::{Capability, Credentials, ROOT_CAPABILITIES};
+pub use credentials::{Capability, Credentials, ROOT_CAPABILITIES, secure};
 pub use dentry::Dentry;
 pub use inode::{
     Body, DenyWrite, Extra, FileSystem, Inode, Kind, METADATA_CHARGE, Meta, Storage, Timestamp, Xattrs,
 };
 pub use list::{Listed, list};
-pub use lock::{LockOwner, Locks, RecordLock};
+pub use lock::{LockOwner, Locks, RecordLock, Waits};
 pub use mount::{MountLine, Setup};
 pub use open::OpenHow;
 pub use open_file::{File, Mapping, OpenFile, Waiter};

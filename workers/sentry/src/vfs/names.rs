@@ -180,6 +180,11 @@ impl Vfs {
         }
         let inode = source.inode();
         if !Arc::ptr_eq(&inode.fs, &last.directory.inode().fs) {
+            // A directory without room for new names says so first.
+            let virtual_directory = matches!(last.directory.inode().body, super::Body::VirtualDirectory(_));
+            if virtual_directory {
+                check_creation(&last.directory, &caller.credentials)?;
+            }
             return Err(Errno::EXDEV);
         }
         check_creation(&last.directory, &caller.credentials)?;
@@ -203,7 +208,7 @@ impl Vfs {
             meta.ctime = now;
         });
         drop(tree);
-        inotify::notify(&dentry, inotify::IN_ATTRIB);
+        inotify::notify_inode(&dentry, inotify::IN_ATTRIB);
         inotify::notify_entry(&last.directory, inotify::IN_CREATE, &last.name, 0);
         Ok(())
     }
@@ -235,6 +240,7 @@ impl Vfs {
             meta.nlink
         });
         drop(tree);
+        inotify::notify_inode(&victim, inotify::IN_ATTRIB);
         inotify::notify_entry(&last.directory, inotify::IN_DELETE, &last.name, 0);
         inotify::unlinked(&victim, left == 0);
         Ok(())

@@ -40,6 +40,9 @@ pub fn settle(task: &Arc<Task>) -> Settled {
         if task.process.ends() || task.is_dead() {
             return Settled::Ending;
         }
+        if task.process.is_stopped.load(Ordering::SeqCst) {
+            return Settled::Nothing;
+        }
         if task.signals.lock().taken.is_some() {
             // Until it has been delivered.
             task.attention.store(true, Ordering::SeqCst);
@@ -71,7 +74,8 @@ pub fn settle(task: &Arc<Task>) -> Settled {
                 return Settled::Ending;
             }
             DefaultAction::Core => {
-                end_process(&task.process, Ending::Killed(signal, true));
+                // No core is written, and so none is told of.
+                end_process(&task.process, Ending::Killed(signal, false));
                 return Settled::Ending;
             }
         }

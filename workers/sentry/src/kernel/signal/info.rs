@@ -72,6 +72,13 @@ impl Info {
         info
     }
 
+    /// Adds to the overrun of a timer's signal; answers the sum.
+    pub fn add_overrun(&mut self, more: i32) -> i32 {
+        let total = self.int(20).saturating_add(more);
+        self.put(20, &total.to_ne_bytes());
+        total
+    }
+
     /// What a guest gave to rt_sigqueueinfo; the number is set by the kernel.
     pub fn from_guest(signal: Signal, mut bytes: [u8; Self::SIZE]) -> Self {
         bytes[..4].copy_from_slice(&signal.number().to_ne_bytes());

@@ -32,6 +32,15 @@ impl Pending {
         Ok(())
     }
 
+    /// Counts `more` expiries on the signal of a timer that waits; answers how many it has missed then. None if
+    /// no signal of that timer waits.
+    pub fn overrun(&mut self, signal: Signal, timer: i32, more: i32) -> Option<i32> {
+        let own = |info: &&mut Info| {
+            info.signal == signal && info.code() == super::code::SI_TIMER && info.pid() == timer
+        };
+        self.queue.iter_mut().find(own).map(|info| info.add_overrun(more))
+    }
+
     /// The signals that wait.
     pub const fn set(&self) -> SigSet {
         self.set

@@ -64,6 +64,10 @@ impl Endpoint {
             return Err(Errno::EPROTOTYPE);
         }
         if self.kind == Type::Datagram {
+            if !target.takes_from(self) {
+                return Err(Errno::EPERM);
+            }
+            self.disconnect();
             let name = target.name();
             let mut state = self.state.lock();
             state.role = Role::Connected(Arc::downgrade(target));
@@ -115,9 +119,30 @@ impl Endpoint {
 
     /// Ends a datagram socket's association (AF_UNSPEC).
     pub fn disconnect(&self) {
-        let mut state = self.state.lock();
-        state.role = Role::Idle;
-        state.peer_name.clear();
+        let role = {
+            let mut state = self.state.lock();
+            state.peer_name.clear();
+            std::mem::take(&mut state.role)
+        };
+        // Whoever was connected to it in turn hears of it.
+        if let Role::Connected(peer) = role
+            && let Some(peer) = peer.upgrade().filter(|peer| peer.is_connected_to(self))
+        {
+            peer.state.lock().error = Some(Errno::ECONNRESET);
+            peer.queue.wake(Events::ALL);
+        }
+    }
+
+    fn is_connected_to(&self, other: &Self) -> bool {
+        matches!(&self.state.lock().role, Role::Connected(peer) if std::ptr::eq(peer.as_ptr(), other))
+    }
+
+    /// Whether a datagram socket takes messages from `sender`: one that is connected takes them from its peer only.
+    pub(super) fn takes_from(&self, sender: &Self) -> bool {
+        match &self.state.lock().role {
+            Role::Connected(peer) => peer.strong_count() == 0 || std::ptr::eq(peer.as_ptr(), sender),
+            _ => true,
+        }
     }
 
     /// accept(2).

@@ -112,6 +112,10 @@ pub struct Endpoint {
     pub receive_timeout: AtomicI64,
     /// SO_SNDTIMEO in microseconds; 0 is none.
     pub send_timeout: AtomicI64,
+    /// Options that are on or off, kept and shown: a bit by the option's number.
+    pub switches: AtomicU32,
+    /// SO_LINGER: whether, and seconds; kept and shown.
+    pub linger: AtomicI64,
     /// SO_SNDBUF and SO_RCVBUF as they were set: kept and shown.
     pub buffer_sizes: [AtomicU32; 2],
 }
@@ -128,6 +132,8 @@ impl Endpoint {
             pass_credentials: AtomicBool::new(false),
             receive_timeout: AtomicI64::new(0),
             send_timeout: AtomicI64::new(0),
+            switches: AtomicU32::new(0),
+            linger: AtomicI64::new(0),
             buffer_sizes: [const { AtomicU32::new(BUFFER as u32) }; 2],
         })
     }
@@ -194,15 +200,13 @@ impl Endpoint {
     /// shutdown(2).
     ///
     /// # Errors
-    /// ENOTCONN.
+    /// None for any state of a socket, as on Linux.
     pub fn shutdown(&self, read: bool, write: bool) -> Result<(), Errno> {
         let peer = {
             let mut state = self.state.lock();
             let peer = match &state.role {
                 Role::Connected(peer) => peer.upgrade(),
-                Role::Idle if self.kind == Type::Datagram => None,
-                Role::Listening { .. } if read => None,
-                _ => return Err(Errno::ENOTCONN),
+                Role::Idle | Role::Listening { .. } => None,
             };
             state.shut_read |= read;
             state.shut_write |= write;

@@ -54,6 +54,9 @@ impl Endpoint {
         if self.kind == Type::Stream {
             target.put_stream(outgoing)
         } else {
+            if self.kind == Type::Datagram && !target.takes_from(self) {
+                return Err(Errno::EPERM);
+            }
             target.put_message(outgoing, name)
         }
     }

@@ -13,18 +13,18 @@ use crate::vfs::flags::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW};
 use crate::vfs::{Dentry, SetTime, Timestamp};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(90, "chmod", chmod),
-    Entry::full(91, "fchmod", fchmod),
-    Entry::full(92, "chown", chown),
-    Entry::full(93, "fchown", fchown),
-    Entry::full(94, "lchown", lchown),
-    Entry::full(132, "utime", utime),
-    Entry::full(235, "utimes", utimes),
-    Entry::full(260, "fchownat", fchownat),
-    Entry::full(261, "futimesat", futimesat),
-    Entry::full(268, "fchmodat", fchmodat),
-    Entry::full(280, "utimensat", utimensat),
-    Entry::full(452, "fchmodat2", fchmodat2),
+    Entry::full(90, "chmod", chmod).by(&["files:modes_and_owners", "files:sticky_and_permissions"]),
+    Entry::full(91, "fchmod", fchmod).by(&["files:modes_and_owners"]),
+    Entry::full(92, "chown", chown).by(&["files:modes_and_owners"]),
+    Entry::full(93, "fchown", fchown).by(&["files:modes_and_owners"]),
+    Entry::full(94, "lchown", lchown).by(&["files:modes_and_owners"]),
+    Entry::full(132, "utime", utime).by(&["files:times_of_files"]),
+    Entry::full(235, "utimes", utimes).by(&["files:times_of_files"]),
+    Entry::full(260, "fchownat", fchownat).by(&["files:modes_and_owners"]),
+    Entry::full(261, "futimesat", futimesat).by(&["files:times_of_files"]),
+    Entry::full(268, "fchmodat", fchmodat).by(&["files:modes_and_owners"]),
+    Entry::full(280, "utimensat", utimensat).by(&["files:times_of_files"]),
+    Entry::full(452, "fchmodat2", fchmodat2).by(&["files:modes_by_path"]),
 ];
 
 fn chmod(cx: &mut Ctx<'_>, args: &Args) -> SysResult {

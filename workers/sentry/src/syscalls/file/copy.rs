@@ -14,11 +14,11 @@ use crate::vfs::{Kind, OpenFile};
 use crate::wait::Events;
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(40, "sendfile", sendfile),
-    Entry::full(275, "splice", splice),
-    Entry::full(276, "tee", tee),
-    Entry::partial(278, "vmsplice", vmsplice, "copies; SPLICE_F_GIFT is a hint"),
-    Entry::full(326, "copy_file_range", copy_file_range),
+    Entry::full(40, "sendfile", sendfile).by(&["io:sending_files"]),
+    Entry::full(275, "splice", splice).by(&["io:splicing"]),
+    Entry::full(276, "tee", tee).by(&["io:splicing"]),
+    Entry::partial(278, "vmsplice", vmsplice, "copies; SPLICE_F_GIFT is a hint").by(&["io:splicing"]),
+    Entry::full(326, "copy_file_range", copy_file_range).by(&["io:copying_ranges"]),
 ];
 
 const SPLICE_F_NONBLOCK: u32 = 2;
@@ -33,13 +33,14 @@ struct Side {
 }
 
 impl Side {
-    fn new(cx: &Ctx<'_>, fd: i32, address: u64) -> Result<Self, Errno> {
+    /// `bad` is what a negative offset is told.
+    fn new(cx: &Ctx<'_>, fd: i32, address: u64, bad: Errno) -> Result<Self, Errno> {
         let file = cx.files().get_io(fd)?;
         let offset = if address == 0 {
             None
         } else {
             let offset: i64 = cx.memory.read_value(address)?;
-            Some(u64::try_from(offset).map_err(|_| Errno::EINVAL)?)
+            Some(u64::try_from(offset).map_err(|_| bad)?)
         };
         if offset.is_some() && !file.ops().seekable() {
             return Err(Errno::ESPIPE);
@@ -160,12 +161,14 @@ fn copy(cx: &mut Ctx<'_>, from: &mut Side, to: &mut Side, length: usize, nonbloc
 }
 
 fn sendfile(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    let mut to = Side::new(cx, args.int(0), 0)?;
-    let mut from = Side::new(cx, args.int(1), args.u64(2))?;
+    let mut to = Side::new(cx, args.int(0), 0, Errno::EINVAL)?;
+    let mut from = Side::new(cx, args.int(1), args.u64(2), Errno::EINVAL)?;
     if !from.file.may_read() || !to.file.may_write() {
         return Err(Errno::EBADF.into());
     }
-    if from.file.inode().is_directory() || to.file.flags() & O_APPEND != 0 && to.file.ops().seekable() {
+    let from_pipe = from.file.object::<PipeEnd>().is_some();
+    let appends = to.file.flags() & O_APPEND != 0 && to.file.ops().seekable();
+    if from.file.inode().is_directory() || from_pipe || appends {
         return Err(Errno::EINVAL.into());
     }
     let length = args.usize(3).min(super::buffers::MAX_TRANSFER);
@@ -176,8 +179,8 @@ fn copy_file_range(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     if args.uint(5) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let mut from = Side::new(cx, args.int(0), args.u64(1))?;
-    let mut to = Side::new(cx, args.int(2), args.u64(3))?;
+    let mut from = Side::new(cx, args.int(0), args.u64(1), Errno::EOVERFLOW)?;
+    let mut to = Side::new(cx, args.int(2), args.u64(3), Errno::EOVERFLOW)?;
     if !from.file.may_read() || !to.file.may_write() || to.file.flags() & O_APPEND != 0 {
         return Err(Errno::EBADF.into());
     }
@@ -204,8 +207,8 @@ fn splice(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     if flags & !SPLICE_FLAGS != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let mut from = Side::new(cx, args.int(0), args.u64(1))?;
-    let mut to = Side::new(cx, args.int(2), args.u64(3))?;
+    let mut from = Side::new(cx, args.int(0), args.u64(1), Errno::EINVAL)?;
+    let mut to = Side::new(cx, args.int(2), args.u64(3), Errno::EINVAL)?;
     if !from.file.may_read() || !to.file.may_write() {
         return Err(Errno::EBADF.into());
     }

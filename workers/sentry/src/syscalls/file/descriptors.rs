@@ -9,11 +9,11 @@ use crate::syscalls::Entry;
 use crate::vfs::flags::O_CLOEXEC;
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(3, "close", close),
-    Entry::full(32, "dup", dup),
-    Entry::full(33, "dup2", dup2),
-    Entry::full(292, "dup3", dup3),
-    Entry::full(436, "close_range", close_range),
+    Entry::full(3, "close", close).by(&["io:descriptors"]),
+    Entry::full(32, "dup", dup).by(&["io:descriptors", "open:only_the_path"]),
+    Entry::full(33, "dup2", dup2).by(&["io:descriptors"]),
+    Entry::full(292, "dup3", dup3).by(&["io:descriptors"]),
+    Entry::full(436, "close_range", close_range).by(&["io:ranges_of_descriptors"]),
 ];
 
 const CLOSE_RANGE_UNSHARE: u32 = 2;

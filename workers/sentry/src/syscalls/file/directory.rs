@@ -9,13 +9,13 @@ use crate::vfs::permission::{MAY_EXEC, check};
 use crate::vfs::{Capability, Dentry, Listed, WalkFlags, list};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(78, "getdents", getdents),
-    Entry::full(79, "getcwd", getcwd),
-    Entry::full(80, "chdir", chdir),
-    Entry::full(81, "fchdir", fchdir),
-    Entry::full(95, "umask", umask),
-    Entry::full(161, "chroot", chroot),
-    Entry::full(217, "getdents64", getdents64),
+    Entry::full(78, "getdents", getdents).by(&["files:directories"]),
+    Entry::full(79, "getcwd", getcwd).by(&["files:directories"]),
+    Entry::full(80, "chdir", chdir).by(&["files:directories"]),
+    Entry::full(81, "fchdir", fchdir).by(&["files:directories", "open:only_the_path"]),
+    Entry::full(95, "umask", umask).by(&["files:modes_and_owners"]),
+    Entry::full(161, "chroot", chroot).by(&["files:another_root"]),
+    Entry::full(217, "getdents64", getdents64).by(&["files:a_large_directory", "files:directories"]),
 ];
 
 /// Bytes that one call writes at most, whatever the guest's buffer holds.

@@ -12,11 +12,18 @@ use crate::fs::pipe::PipeEnd;
 use crate::kernel::{Ctx, Resource};
 use crate::syscalls::Entry;
 use crate::vfs::flags::{O_DIRECT, O_LARGEFILE, O_NOATIME};
-use crate::vfs::{Capability, LockOwner, OpenFile, RecordLock};
+use crate::vfs::{Capability, LockOwner, OpenFile, RecordLock, Waits};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::partial(72, "fcntl", fcntl, "leases, directory notification and SIGIO are missing: EINVAL"),
-    Entry::full(73, "flock", flock),
+    Entry::partial(72, "fcntl", fcntl, "leases, directory notification and SIGIO are missing: EINVAL").by(&[
+        "locks:flags_of_descriptors",
+        "locks:leases_and_notices",
+        "locks:locks_of_open_files",
+        "locks:memory_files",
+        "locks:record_locks",
+        "noted:files",
+    ]),
+    Entry::full(73, "flock", flock).by(&["locks:whole_files"]),
 ];
 
 const F_DUPFD: u32 = 0;
@@ -31,6 +38,8 @@ const F_SETOWN: u32 = 8;
 const F_GETOWN: u32 = 9;
 const F_SETSIG: u32 = 10;
 const F_GETSIG: u32 = 11;
+const F_SETOWN_EX: u32 = 15;
+const F_GETOWN_EX: u32 = 16;
 const F_OFD_GETLK: u32 = 36;
 const F_OFD_SETLK: u32 = 37;
 const F_OFD_SETLKW: u32 = 38;
@@ -69,7 +78,11 @@ fn fcntl(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
             files.set_close_on_exec(fd, value & 1 != 0)?;
             Ok(0)
         }
-        F_GETFL => Ok((file.flags() | O_LARGEFILE).into()),
+        F_GETFL => {
+            // What has no path was not opened by open(2), which sets it.
+            let opened = !Arc::ptr_eq(&file.inode().fs, cx.kernel.vfs().anonymous());
+            Ok((file.flags() | if opened { O_LARGEFILE } else { 0 }).into())
+        }
         F_SETFL => set_flags(cx, &file, value as u32),
         F_GETLK | F_SETLK | F_SETLKW => {
             let owner = LockOwner::Process(files.id(), cx.pid());
@@ -78,7 +91,8 @@ fn fcntl(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW => {
             record_lock(cx, &file, command - F_OFD_GETLK, value, LockOwner::OpenFile(file.id()))
         }
-        F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG => owner(&file, command, value as i32),
+        F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG => owner(cx, &file, command, value as i32),
+        F_SETOWN_EX | F_GETOWN_EX => extended_owner(cx, &file, command, value),
         F_SETPIPE_SZ | F_GETPIPE_SZ => pipe_size(&file, command, value as u32),
         F_ADD_SEALS | F_GET_SEALS => seals(&file, command, value as u32),
         _ => Err(Errno::EINVAL.into()),
@@ -99,12 +113,14 @@ fn set_flags(cx: &Ctx<'_>, file: &OpenFile, flags: u32) -> SysResult {
     Ok(0)
 }
 
-fn owner(file: &OpenFile, command: u32, value: i32) -> SysResult {
+/// Whom SIGIO would go to: kept and shown.
+fn owner(cx: &Ctx<'_>, file: &OpenFile, command: u32, value: i32) -> SysResult {
     let (pid, signal) = file.owner();
     match command {
         F_GETOWN => Ok(i64::from(pid) as u64),
         F_GETSIG => Ok(signal.into()),
         F_SETOWN => {
+            check_owner(cx, value)?;
             file.set_owner(value, signal);
             Ok(0)
         }
@@ -114,6 +130,38 @@ fn owner(file: &OpenFile, command: u32, value: i32) -> SysResult {
             Ok(0)
         }
     }
+}
+
+/// Whether there is such a process, or a group for a negative number.
+fn check_owner(cx: &Ctx<'_>, pid: i32) -> Result<(), Errno> {
+    let tree = cx.kernel.tree.lock();
+    let there = match pid {
+        0 => true,
+        i32::MIN => return Err(Errno::EINVAL),
+        pid if pid > 0 => tree.task(pid).is_some(),
+        pid => !tree.group(-pid).is_empty(),
+    };
+    if there { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+fn extended_owner(cx: &Ctx<'_>, file: &OpenFile, command: u32, address: u64) -> SysResult {
+    const OF_PROCESS: i32 = 1;
+    const OF_GROUP: i32 = 2;
+    let (pid, signal) = file.owner();
+    if command == F_GETOWN_EX {
+        let answer = if pid < 0 { [OF_GROUP, -pid] } else { [OF_PROCESS, pid] };
+        cx.memory.write_value(address, &answer)?;
+        return Ok(0);
+    }
+    let [kind, id]: [i32; 2] = cx.memory.read_value(address)?;
+    let pid = match kind {
+        0 | OF_PROCESS => id,
+        OF_GROUP => id.checked_neg().ok_or(Errno::EINVAL)?,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    check_owner(cx, pid)?;
+    file.set_owner(pid, signal);
+    Ok(0)
 }
 
 fn pipe_size(file: &OpenFile, command: u32, value: u32) -> SysResult {
@@ -191,7 +239,16 @@ fn record_lock(
         locks.take_record(wanted)?;
         return Ok(0);
     }
-    wait_for(cx, locks.queue(), Restart::Sys, |_| locks.take_record(wanted))?;
+    wait_for(cx, locks.queue(), Restart::Sys, |cx| match locks.take_record(wanted) {
+        Err(Errno::EAGAIN) => {
+            // Kept for as long as the call waits.
+            let waits =
+                locks.conflict(&wanted).map(|holder| Waits::begin(owner, holder.owner)).transpose()?;
+            cx.call.held = waits.flatten().map(|waits| Arc::new(waits) as _);
+            Err(Errno::EAGAIN)
+        }
+        result => result,
+    })?;
     Ok(0)
 }
 

@@ -12,16 +12,24 @@ use crate::vfs::{Kind, OpenFile};
 use crate::wait::Events;
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(0, "read", read),
-    Entry::full(1, "write", write),
-    Entry::full(17, "pread64", pread64),
-    Entry::full(18, "pwrite64", pwrite64),
-    Entry::full(19, "readv", readv),
-    Entry::full(20, "writev", writev),
-    Entry::full(295, "preadv", preadv),
-    Entry::full(296, "pwritev", pwritev),
-    Entry::partial(327, "preadv2", preadv2, "RWF_HIPRI and RWF_DSYNC are hints; RWF_ATOMIC: EOPNOTSUPP"),
-    Entry::partial(328, "pwritev2", pwritev2, "RWF_HIPRI and RWF_DSYNC are hints; RWF_ATOMIC: EOPNOTSUPP"),
+    Entry::full(0, "read", read).by(&[
+        "io:pipes",
+        "io:read_and_write",
+        "open:fifos",
+        "signals:restarts",
+        "sockets:streams",
+    ]),
+    Entry::full(1, "write", write).by(&["io:pipes", "io:read_and_write", "open:fifos", "sockets:streams"]),
+    Entry::full(17, "pread64", pread64).by(&["io:at_offsets"]),
+    Entry::full(18, "pwrite64", pwrite64).by(&["io:at_offsets"]),
+    Entry::full(19, "readv", readv).by(&["io:vectors"]),
+    Entry::full(20, "writev", writev).by(&["io:vectors"]),
+    Entry::full(295, "preadv", preadv).by(&["io:vectors"]),
+    Entry::full(296, "pwritev", pwritev).by(&["io:vectors"]),
+    Entry::partial(327, "preadv2", preadv2, "RWF_HIPRI and RWF_DSYNC are hints; RWF_ATOMIC: EOPNOTSUPP")
+        .by(&["io:vectors_with_flags"]),
+    Entry::partial(328, "pwritev2", pwritev2, "RWF_HIPRI and RWF_DSYNC are hints; RWF_ATOMIC: EOPNOTSUPP")
+        .by(&["io:vectors_with_flags"]),
 ];
 
 const RWF_HIPRI: u32 = 1;
@@ -51,19 +59,21 @@ fn write(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     transfer_out(cx, &file, &GuestBuffers::one(args.u64(1), args.u64(2))?, Place::Position, false)
 }
 
-fn offset(value: i64) -> Result<Place, Errno> {
-    u64::try_from(value).map(Place::At).map_err(|_| Errno::EINVAL)
+/// A place for `length` bytes: none that ends beyond what an offset can be.
+fn offset(value: i64, length: u64) -> Result<Place, Errno> {
+    let fits = i64::try_from(length).is_ok_and(|length| value.checked_add(length).is_some());
+    if value < 0 || !fits { Err(Errno::EINVAL) } else { Ok(Place::At(value as u64)) }
 }
 
 fn pread64(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    let place = offset(args.long(3))?;
     let file = cx.files().get_io(args.int(0))?;
+    let place = offset(args.long(3), if file.ops().seekable() { args.u64(2) } else { 0 })?;
     transfer_in(cx, &file, &GuestBuffers::one(args.u64(1), args.u64(2))?, place, false)
 }
 
 fn pwrite64(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    let place = offset(args.long(3))?;
     let file = cx.files().get_io(args.int(0))?;
+    let place = offset(args.long(3), if file.ops().seekable() { args.u64(2) } else { 0 })?;
     transfer_out(cx, &file, &GuestBuffers::one(args.u64(1), args.u64(2))?, place, false)
 }
 
@@ -80,14 +90,14 @@ fn writev(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
 }
 
 fn preadv(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    let place = offset(args.long(3))?;
+    let place = offset(args.long(3), 0)?;
     let file = cx.files().get_io(args.int(0))?;
     let buffers = GuestBuffers::vector(cx, args.u64(1), args.u64(2))?;
     transfer_in(cx, &file, &buffers, place, false)
 }
 
 fn pwritev(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
-    let place = offset(args.long(3))?;
+    let place = offset(args.long(3), 0)?;
     let file = cx.files().get_io(args.int(0))?;
     let buffers = GuestBuffers::vector(cx, args.u64(1), args.u64(2))?;
     transfer_out(cx, &file, &buffers, place, false)
@@ -98,7 +108,7 @@ fn preadv2(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     if flags & !(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT) != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    let place = if args.long(3) == -1 { Place::Position } else { offset(args.long(3))? };
+    let place = if args.long(3) == -1 { Place::Position } else { offset(args.long(3), 0)? };
     let file = cx.files().get_io(args.int(0))?;
     let buffers = GuestBuffers::vector(cx, args.u64(1), args.u64(2))?;
     transfer_in(cx, &file, &buffers, place, flags & RWF_NOWAIT != 0)
@@ -109,7 +119,7 @@ fn pwritev2(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     if flags & !(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND) != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    let mut place = if args.long(3) == -1 { Place::Position } else { offset(args.long(3))? };
+    let mut place = if args.long(3) == -1 { Place::Position } else { offset(args.long(3), 0)? };
     let file = cx.files().get_io(args.int(0))?;
     if flags & RWF_APPEND != 0 && file.ops().seekable() {
         place = Place::End;
@@ -151,6 +161,9 @@ fn transfer_in(
     }
     if place != Place::Position && !file.ops().seekable() {
         return Err(Errno::ESPIPE.into());
+    }
+    if file.inode().kind == Kind::Anonymous {
+        crate::syscalls::ready::asked_by(cx.task);
     }
     let nonblocking = nowait || file.is_nonblocking();
     let count =

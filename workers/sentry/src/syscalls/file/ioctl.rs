@@ -12,7 +12,8 @@ pub(super) const TABLE: &[Entry] = &[Entry::partial(
     "ioctl",
     ioctl,
     "FIONREAD, FIONBIO, FIOASYNC, FIOCLEX, FIONCLEX, FIOQSIZE, FIGETBSZ; others ENOTTY",
-)];
+)
+.by(&["locks:controls", "noted:files"])];
 
 const FIONCLEX: u32 = 0x5450;
 const FIOCLEX: u32 = 0x5451;

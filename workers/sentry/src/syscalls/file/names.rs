@@ -9,20 +9,26 @@ use crate::vfs::flags::{AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW
 use crate::vfs::{Capability, WalkFlags};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(82, "rename", rename),
-    Entry::full(83, "mkdir", mkdir),
-    Entry::full(84, "rmdir", rmdir),
-    Entry::full(86, "link", link),
-    Entry::full(87, "unlink", unlink),
-    Entry::full(88, "symlink", symlink),
-    Entry::partial(133, "mknod", mknod, "device nodes: EPERM"),
-    Entry::full(258, "mkdirat", mkdirat),
-    Entry::partial(259, "mknodat", mknodat, "device nodes: EPERM"),
-    Entry::full(263, "unlinkat", unlinkat),
-    Entry::full(264, "renameat", renameat),
-    Entry::full(265, "linkat", linkat),
-    Entry::full(266, "symlinkat", symlinkat),
-    Entry::partial(316, "renameat2", renameat2, "RENAME_WHITEOUT: EINVAL"),
+    Entry::full(82, "rename", rename).by(&["files:renaming", "files:sticky_and_permissions"]),
+    Entry::full(83, "mkdir", mkdir).by(&["files:making_names", "files:sticky_and_permissions"]),
+    Entry::full(84, "rmdir", rmdir).by(&["files:making_names"]),
+    Entry::full(86, "link", link).by(&["files:making_names"]),
+    Entry::full(87, "unlink", unlink).by(&["files:making_names", "files:sticky_and_permissions"]),
+    Entry::full(88, "symlink", symlink).by(&["files:making_names"]),
+    Entry::partial(133, "mknod", mknod, "device nodes: EPERM").by(&["files:devices", "noted:files"]),
+    Entry::full(258, "mkdirat", mkdirat).by(&["files:making_names_at", "open:relative_to"]),
+    Entry::partial(259, "mknodat", mknodat, "device nodes: EPERM").by(&[
+        "files:devices",
+        "files:making_names_at",
+        "noted:files",
+        "open:fifos",
+    ]),
+    Entry::full(263, "unlinkat", unlinkat).by(&["files:a_large_directory", "files:making_names_at"]),
+    Entry::full(264, "renameat", renameat).by(&["files:making_names_at"]),
+    Entry::full(265, "linkat", linkat).by(&["files:making_names_at", "open:temporary_files"]),
+    Entry::full(266, "symlinkat", symlinkat).by(&["files:making_names_at"]),
+    Entry::partial(316, "renameat2", renameat2, "RENAME_WHITEOUT: EINVAL")
+        .by(&["files:renaming", "noted:files"]),
 ];
 
 fn mkdir(cx: &mut Ctx<'_>, args: &Args) -> SysResult {

@@ -9,17 +9,28 @@ use crate::fs::pipe::PipeEnd;
 use crate::kernel::{Ctx, Resource};
 use crate::syscalls::Entry;
 use crate::vfs::flags::{
-    AT_FDCWD, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TMPFILE, O_TRUNC, O_WRONLY, RESOLVE_BENEATH, RESOLVE_CACHED,
-    RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV,
+    AT_FDCWD, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_TMPFILE, O_TRUNC, O_WRONLY,
+    RESOLVE_BENEATH, RESOLVE_CACHED, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
 };
 use crate::vfs::{OpenFile, OpenHow};
 use crate::wait::Events;
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(2, "open", open),
-    Entry::full(85, "creat", creat),
-    Entry::full(257, "openat", openat),
-    Entry::partial(437, "openat2", openat2, "RESOLVE_CACHED: EAGAIN"),
+    Entry::full(2, "open", open).by(&[
+        "open:fifos",
+        "open:flags",
+        "open:only_the_path",
+        "open:temporary_files",
+    ]),
+    Entry::full(85, "creat", creat).by(&["open:flags"]),
+    Entry::full(257, "openat", openat).by(&[
+        "open:only_the_path",
+        "open:relative_to",
+        "open:temporary_files",
+    ]),
+    Entry::partial(437, "openat2", openat2, "RESOLVE_CACHED: EAGAIN")
+        .by(&["noted:files", "open:with_resolution"]),
 ];
 
 /// O_* bits that openat2 knows.
@@ -68,6 +79,7 @@ fn openat2(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         || resolve & both == both
         || mode & !0o7777 != 0
         || mode != 0 && !creates
+        || flags as u32 & O_PATH != 0 && flags as u32 & !(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) != 0
     {
         return Err(Errno::EINVAL.into());
     }
@@ -85,7 +97,9 @@ fn open_at(cx: &mut Ctx<'_>, dirfd: i32, path: u64, how: OpenHow) -> SysResult {
         None => {
             let path = path_argument(cx, path)?;
             let caller = caller(cx);
-            let base = base_of(cx, &caller, dirfd, &path)?;
+            // With RESOLVE_IN_ROOT an absolute path starts at the descriptor, too.
+            let relative = if how.resolve & RESOLVE_IN_ROOT != 0 { b".".as_slice() } else { &path };
+            let base = base_of(cx, &caller, dirfd, relative)?;
             cx.kernel.vfs().open(&caller, &base, &path, how)?
         }
     };

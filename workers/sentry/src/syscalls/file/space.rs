@@ -3,7 +3,7 @@
 use super::{caller, path_argument};
 use crate::call::{Args, SysResult};
 use crate::errno::Errno;
-use crate::fs::content::Allocate;
+use crate::fs::content::{Allocate, Content};
 use crate::fs::inotify;
 use crate::kernel::{Ctx, Resource, Signal};
 use crate::syscalls::Entry;
@@ -11,17 +11,18 @@ use crate::vfs::permission::{MAY_WRITE, check};
 use crate::vfs::{Kind, WalkFlags};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(8, "lseek", lseek),
-    Entry::full(74, "fsync", fsync),
-    Entry::full(75, "fdatasync", fsync),
-    Entry::full(76, "truncate", truncate),
-    Entry::full(77, "ftruncate", ftruncate),
-    Entry::full(162, "sync", accepted),
-    Entry::full(187, "readahead", readahead),
-    Entry::full(221, "fadvise64", fadvise64),
-    Entry::full(277, "sync_file_range", fsync),
-    Entry::partial(285, "fallocate", fallocate, "COLLAPSE_RANGE, INSERT_RANGE and UNSHARE_RANGE: EOPNOTSUPP"),
-    Entry::full(306, "syncfs", fsync),
+    Entry::full(8, "lseek", lseek).by(&["io:at_offsets"]),
+    Entry::full(74, "fsync", fsync).by(&["files:syncing"]),
+    Entry::full(75, "fdatasync", fsync).by(&["files:syncing"]),
+    Entry::full(76, "truncate", truncate).by(&["files:sizes"]),
+    Entry::full(77, "ftruncate", ftruncate).by(&["files:sizes"]),
+    Entry::full(162, "sync", accepted).by(&["files:syncing"]),
+    Entry::full(187, "readahead", readahead).by(&["files:syncing"]),
+    Entry::full(221, "fadvise64", fadvise64).by(&["files:syncing"]),
+    Entry::full(277, "sync_file_range", sync_file_range).by(&["files:syncing"]),
+    Entry::partial(285, "fallocate", fallocate, "COLLAPSE_RANGE, INSERT_RANGE and UNSHARE_RANGE: EOPNOTSUPP")
+        .by(&["files:space", "noted:files"]),
+    Entry::full(306, "syncfs", fsync).by(&["files:syncing"]),
 ];
 
 /// A job's files are gone with the sandbox: there is nothing that has to survive the host.
@@ -37,11 +38,29 @@ fn fsync(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     }
 }
 
+fn sync_file_range(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
+    const FLAGS: u32 = 7;
+    let (offset, length) = (args.long(1), args.long(2));
+    let file = cx.files().get_io(args.int(0))?;
+    let end = offset.checked_add(length).ok_or(Errno::EINVAL)?;
+    if args.uint(3) & !FLAGS != 0 || offset < 0 || end < offset {
+        return Err(Errno::EINVAL.into());
+    }
+    match file.inode().kind {
+        Kind::Regular | Kind::Directory | Kind::BlockDevice | Kind::Symlink => Ok(0),
+        _ => Err(Errno::ESPIPE.into()),
+    }
+}
+
 fn lseek(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let file = cx.files().get_io(args.int(0))?;
     let (offset, whence) = (args.long(1), args.uint(2));
     if whence > 4 {
         return Err(Errno::EINVAL.into());
+    }
+    if file.inode().kind == Kind::Anonymous {
+        // Files like eventfd have no position, and don't mind.
+        return Ok(0);
     }
     let moved = file.with_position(|position| {
         let target = file.ops().seek(&file, *position, offset, whence)?;
@@ -51,9 +70,10 @@ fn lseek(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     Ok(moved)
 }
 
-fn check_size(cx: &Ctx<'_>, size: i64) -> Result<u64, Errno> {
+/// Checks RLIMIT_FSIZE for a file that grows from `now` to `size` bytes.
+fn check_size(cx: &Ctx<'_>, now: u64, size: i64) -> Result<u64, Errno> {
     let size = u64::try_from(size).map_err(|_| Errno::EINVAL)?;
-    if size > cx.limit(Resource::FileSize) {
+    if size > now && size > cx.limit(Resource::FileSize) {
         cx.send_signal(Signal::XFSZ);
         return Err(Errno::EFBIG);
     }
@@ -71,7 +91,7 @@ fn truncate(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         _ => return Err(Errno::EINVAL.into()),
     }
     check(dentry.inode(), &caller.credentials, MAY_WRITE)?;
-    check_size(cx, size as i64)?;
+    check_size(cx, dentry.inode().content().map_or(0, Content::size), size as i64)?;
     dentry.inode().begin_write()?;
     let result = cx.kernel.vfs().truncate(&caller, &dentry, size);
     dentry.inode().end_write();
@@ -85,7 +105,7 @@ fn ftruncate(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     if !file.may_write() || file.inode().kind != Kind::Regular {
         return Err(Errno::EINVAL.into());
     }
-    check_size(cx, size as i64)?;
+    check_size(cx, file.inode().content().map_or(0, Content::size), size as i64)?;
     cx.kernel.vfs().truncate(&caller(cx), file.dentry(), size)?;
     Ok(0)
 }
@@ -117,7 +137,7 @@ fn fallocate(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let end = offset.checked_add(length).ok_or(Errno::EFBIG)?;
     let keep_size = mode & KEEP_SIZE != 0;
     if !keep_size {
-        check_size(cx, end)?;
+        check_size(cx, file.inode().content().map_or(0, Content::size), end)?;
     }
     let content = file.inode().content().ok_or(Errno::ENODEV)?;
     content.allocate(offset as u64, length as u64, how, keep_size)?;

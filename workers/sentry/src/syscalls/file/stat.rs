@@ -13,18 +13,18 @@ use crate::vfs::flags::{AT_EACCESS, AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT
 use crate::vfs::{Body, Caller, Dentry, Inode, Kind, Timestamp, WalkFlags, check_access};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(4, "stat", stat),
-    Entry::full(5, "fstat", fstat),
-    Entry::full(6, "lstat", lstat),
-    Entry::full(21, "access", access),
-    Entry::full(89, "readlink", readlink),
-    Entry::full(137, "statfs", statfs),
-    Entry::full(138, "fstatfs", fstatfs),
-    Entry::full(262, "newfstatat", newfstatat),
-    Entry::full(267, "readlinkat", readlinkat),
-    Entry::full(269, "faccessat", faccessat),
-    Entry::full(332, "statx", statx),
-    Entry::full(439, "faccessat2", faccessat2),
+    Entry::full(4, "stat", stat).by(&["files:what_stat_says"]),
+    Entry::full(5, "fstat", fstat).by(&["files:what_stat_says"]),
+    Entry::full(6, "lstat", lstat).by(&["files:what_stat_says"]),
+    Entry::full(21, "access", access).by(&["files:making_names"]),
+    Entry::full(89, "readlink", readlink).by(&["files:making_names"]),
+    Entry::full(137, "statfs", statfs).by(&["files:file_systems"]),
+    Entry::full(138, "fstatfs", fstatfs).by(&["files:file_systems"]),
+    Entry::full(262, "newfstatat", newfstatat).by(&["files:what_stat_says", "open:only_the_path"]),
+    Entry::full(267, "readlinkat", readlinkat).by(&["files:making_names_at"]),
+    Entry::full(269, "faccessat", faccessat).by(&["files:making_names_at"]),
+    Entry::full(332, "statx", statx).by(&["files:what_statx_says"]),
+    Entry::full(439, "faccessat2", faccessat2).by(&["files:making_names_at"]),
 ];
 
 const STATX_BASIC_STATS: u32 = 0x7ff;
@@ -225,9 +225,17 @@ fn fstatfs(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
 fn answer_statfs(cx: &Ctx<'_>, inode: &Inode, address: u64) -> SysResult {
     const ST_RELATIME: i64 = 0x1000;
     const ST_VALID: i64 = 0x20;
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    const SOCKFS_MAGIC: i64 = 0x534f_434b;
     let facts = cx.kernel.vfs().statfs(&inode.fs);
+    let nameless = Arc::ptr_eq(&inode.fs, cx.kernel.vfs().anonymous());
+    let magic = match inode.kind {
+        Kind::Fifo if nameless => PIPEFS_MAGIC,
+        Kind::Socket if nameless => SOCKFS_MAGIC,
+        _ => facts.magic as i64,
+    };
     let statfs = Statfs {
-        magic: facts.magic as i64,
+        magic,
         block_size: 4096,
         blocks: facts.blocks,
         free: facts.free,

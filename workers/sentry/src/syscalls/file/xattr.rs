@@ -12,18 +12,18 @@ use crate::vfs::flags::{AT_FDCWD, AT_SYMLINK_NOFOLLOW};
 use crate::vfs::{Dentry, XATTR_NAME_MAX, XATTR_SIZE_MAX};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(188, "setxattr", setxattr),
-    Entry::full(189, "lsetxattr", lsetxattr),
-    Entry::full(190, "fsetxattr", fsetxattr),
-    Entry::full(191, "getxattr", getxattr),
-    Entry::full(192, "lgetxattr", lgetxattr),
-    Entry::full(193, "fgetxattr", fgetxattr),
-    Entry::full(194, "listxattr", listxattr),
-    Entry::full(195, "llistxattr", llistxattr),
-    Entry::full(196, "flistxattr", flistxattr),
-    Entry::full(197, "removexattr", removexattr),
-    Entry::full(198, "lremovexattr", lremovexattr),
-    Entry::full(199, "fremovexattr", fremovexattr),
+    Entry::full(188, "setxattr", setxattr).by(&["files:attributes"]),
+    Entry::full(189, "lsetxattr", lsetxattr).by(&["files:attributes"]),
+    Entry::full(190, "fsetxattr", fsetxattr).by(&["files:attributes"]),
+    Entry::full(191, "getxattr", getxattr).by(&["files:attributes"]),
+    Entry::full(192, "lgetxattr", lgetxattr).by(&["files:attributes"]),
+    Entry::full(193, "fgetxattr", fgetxattr).by(&["files:attributes"]),
+    Entry::full(194, "listxattr", listxattr).by(&["files:attributes"]),
+    Entry::full(195, "llistxattr", llistxattr).by(&["files:attributes"]),
+    Entry::full(196, "flistxattr", flistxattr).by(&["files:attributes"]),
+    Entry::full(197, "removexattr", removexattr).by(&["files:attributes"]),
+    Entry::full(198, "lremovexattr", lremovexattr).by(&["files:attributes"]),
+    Entry::full(199, "fremovexattr", fremovexattr).by(&["files:attributes"]),
 ];
 
 /// How the first argument names the file.

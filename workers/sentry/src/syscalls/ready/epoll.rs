@@ -12,12 +12,12 @@ use crate::vfs::flags::{O_CLOEXEC, O_RDWR};
 use crate::wait::Events;
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(213, "epoll_create", epoll_create),
-    Entry::full(232, "epoll_wait", epoll_wait),
-    Entry::full(233, "epoll_ctl", epoll_ctl),
-    Entry::full(281, "epoll_pwait", epoll_pwait),
-    Entry::full(291, "epoll_create1", epoll_create1),
-    Entry::full(441, "epoll_pwait2", epoll_pwait2),
+    Entry::full(213, "epoll_create", epoll_create).by(&["events:epoll"]),
+    Entry::full(232, "epoll_wait", epoll_wait).by(&["events:epoll"]),
+    Entry::full(233, "epoll_ctl", epoll_ctl).by(&["events:epoll"]),
+    Entry::full(281, "epoll_pwait", epoll_pwait).by(&["events:epoll_with_masks"]),
+    Entry::full(291, "epoll_create1", epoll_create1).by(&["events:epoll"]),
+    Entry::full(441, "epoll_pwait2", epoll_pwait2).by(&["events:epoll_with_masks"]),
 ];
 
 /// Bytes of a `struct epoll_event`, which is packed.
@@ -72,6 +72,7 @@ fn epoll_ctl(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
             return Err(Errno::EINVAL.into());
         }
     }
+    super::asked_by(cx.task);
     match operation {
         ADD => epoll.add(fd, &file, events, data)?,
         MOD => epoll.modify(fd, &file, events, data)?,
@@ -106,6 +107,7 @@ fn wait(cx: &mut Ctx<'_>, args: &Args, timeout: Option<Duration>) -> SysResult {
     let file = cx.files().get_io(args.int(0))?;
     let epoll = file.object::<Epoll>().ok_or(Errno::EINVAL)?;
     let most = most.min(MAX_REPORTED);
+    super::asked_by(cx.task);
     let mut found = epoll.harvest(most);
     if found.is_empty() && limit(cx, timeout) {
         let waiter = cx.waiter();

@@ -10,6 +10,8 @@ mod watch;
 
 use super::Entry;
 
+pub(super) use signalfd::asked_by;
+
 /// The lists of this folder's families.
 pub(super) const FAMILIES: &[&[Entry]] =
     &[epoll::TABLE, poll::TABLE, select::TABLE, signalfd::TABLE, special::TABLE, watch::TABLE];

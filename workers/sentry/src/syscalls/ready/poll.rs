@@ -12,7 +12,10 @@ use crate::syscalls::Entry;
 use crate::vfs::OpenFile;
 use crate::wait::{Events, Wake};
 
-pub(super) const TABLE: &[Entry] = &[Entry::full(7, "poll", poll), Entry::full(271, "ppoll", ppoll)];
+pub(super) const TABLE: &[Entry] = &[
+    Entry::full(7, "poll", poll).by(&["events:polling", "sockets:packets"]),
+    Entry::full(271, "ppoll", ppoll).by(&["events:polling"]),
+];
 
 const POLLNVAL: u16 = 0x20;
 /// Bytes of a `struct pollfd`: descriptor, events, revents.
@@ -48,6 +51,7 @@ fn poll_files(cx: &mut Ctx<'_>, address: u64, count: u32, timeout: Option<Durati
     }
     let mut raw = vec![0; count as usize * SIZE];
     cx.memory.read(address, &mut raw)?;
+    super::asked_by(cx.task);
     let files = cx.files();
     let asked: Vec<Asked> = raw
         .chunks_exact(SIZE)

@@ -12,8 +12,10 @@ use crate::syscalls::Entry;
 use crate::vfs::{MAX_DESCRIPTORS, OpenFile};
 use crate::wait::{Events, Wake};
 
-pub(super) const TABLE: &[Entry] =
-    &[Entry::full(23, "select", select), Entry::full(270, "pselect6", pselect6)];
+pub(super) const TABLE: &[Entry] = &[
+    Entry::full(23, "select", select).by(&["events:selecting"]),
+    Entry::full(270, "pselect6", pselect6).by(&["events:selecting"]),
+];
 
 /// Nanoseconds of a microsecond.
 const MICRO: u32 = 1000;
@@ -83,6 +85,7 @@ fn select_files(cx: &mut Ctx<'_>, args: &Args, timeout: Option<Duration>) -> Sys
             cx.memory.read(args.u64(n + 1), set)?;
         }
     }
+    super::asked_by(cx.task);
     let files = cx.files();
     let mut asked = Vec::new();
     for fd in 0..count {

@@ -1,21 +1,22 @@
 //! signalfd.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
 use crate::call::{Args, SysResult};
 use crate::errno::Errno;
-use crate::kernel::{Ctx, Info, Process, Resource, SigSet};
+use crate::kernel::{Ctx, Info, Process, Resource, SigSet, Task};
 use crate::sync::Mutex;
 use crate::syscalls::Entry;
 use crate::vfs::flags::{O_CLOEXEC, O_NONBLOCK, O_RDWR};
 use crate::vfs::{File, OpenFile, Waiter};
 use crate::wait::Events;
 
-pub(super) const TABLE: &[Entry] =
-    &[Entry::partial(282, "signalfd", signalfd, NOTE), Entry::partial(289, "signalfd4", signalfd4, NOTE)];
-
-const NOTE: &str = "after fork it goes on to show the signals of the process that made it";
+pub(super) const TABLE: &[Entry] = &[
+    Entry::full(282, "signalfd", signalfd).by(&["events:signalfds"]),
+    Entry::full(289, "signalfd4", signalfd4).by(&["events:signalfds"]),
+];
 
 /// Bytes of a `struct signalfd_siginfo`.
 const SIZE: usize = 128;
@@ -26,19 +27,32 @@ struct SignalFd {
     mask: Mutex<SigSet>,
 }
 
+thread_local! {
+    /// Whose call this thread of the sentry serves, as far as it may be about such a file.
+    static ASKS: RefCell<Weak<Task>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Says who reads or waits: such a file shows the signals of whoever looks at it.
+pub(in crate::syscalls) fn asked_by(task: &Arc<Task>) {
+    ASKS.replace(Arc::downgrade(task));
+}
+
+/// Who looks: the last one that this thread served, or else (a wake-up's look) a thread of the maker's.
+fn asker(maker: &Weak<Process>) -> Option<Arc<Task>> {
+    let asks = ASKS.with_borrow(Weak::upgrade).filter(|task| !task.process.ends());
+    asks.or_else(|| maker.upgrade()?.leader())
+}
+
 impl SignalFd {
-    fn take(&self, process: &Process) -> Option<Info> {
+    fn take(&self, task: &Task) -> Option<Info> {
         let mask = *self.mask.lock();
-        if let Some(info) = process.take_signal(mask) {
-            return Some(info);
-        }
-        process.tasks().iter().find_map(|task| task.signals.lock().pending.take(mask))
+        let own = task.signals.lock().pending.take(mask);
+        own.or_else(|| task.process.take_signal(mask))
     }
 
-    fn is_pending(&self, process: &Process) -> bool {
+    fn is_pending(&self, task: &Task) -> bool {
         let mask = self.mask.lock().0;
-        process.shared_pending().0 & mask != 0
-            || process.tasks().iter().any(|task| task.signals.lock().pending.set().0 & mask != 0)
+        (task.process.shared_pending().0 | task.signals.lock().pending.set().0) & mask != 0
     }
 }
 
@@ -74,10 +88,10 @@ impl File for SignalFd {
         if into.len() < SIZE {
             return Err(Errno::EINVAL);
         }
-        let process = self.process.upgrade().ok_or(Errno::EAGAIN)?;
+        let task = asker(&self.process).ok_or(Errno::EAGAIN)?;
         let mut count = 0;
         for target in into.chunks_exact_mut(SIZE) {
-            let Some(info) = self.take(&process) else { break };
+            let Some(info) = self.take(&task) else { break };
             target.copy_from_slice(&encode(&info));
             count += SIZE;
         }
@@ -85,11 +99,11 @@ impl File for SignalFd {
     }
 
     fn poll(&self, _file: &OpenFile, waiter: Waiter<'_>) -> Events {
-        let Some(process) = self.process.upgrade() else { return Events::default() };
+        let Some(task) = asker(&self.process) else { return Events::default() };
         if let Some((waiter, key, mask)) = waiter {
-            process.signal_watchers.register(waiter, key, mask);
+            task.process.signal_watchers.register(waiter, key, mask);
         }
-        if self.is_pending(&process) { Events::IN } else { Events::default() }
+        if self.is_pending(&task) { Events::IN } else { Events::default() }
     }
 
     fn pollable(&self) -> bool {

@@ -12,16 +12,17 @@ use crate::vfs::flags::{O_CLOEXEC, O_NONBLOCK, O_RDWR};
 use crate::vfs::{File, OpenFile};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(283, "timerfd_create", timerfd_create),
-    Entry::full(284, "eventfd", eventfd),
+    Entry::full(283, "timerfd_create", timerfd_create).by(&["events:timerfds"]),
+    Entry::full(284, "eventfd", eventfd).by(&["events:eventfds"]),
     Entry::partial(
         286,
         "timerfd_settime",
         timerfd_settime,
         "TFD_TIMER_CANCEL_ON_SET: the clock is never set",
-    ),
-    Entry::full(287, "timerfd_gettime", timerfd_gettime),
-    Entry::full(290, "eventfd2", eventfd2),
+    )
+    .by(&["events:timerfds"]),
+    Entry::full(287, "timerfd_gettime", timerfd_gettime).by(&["events:timerfds"]),
+    Entry::full(290, "eventfd2", eventfd2).by(&["events:eventfds"]),
 ];
 
 fn install(cx: &Ctx<'_>, name: &str, flags: u32, object: Box<dyn File>) -> SysResult {

@@ -11,10 +11,10 @@ use crate::vfs::flags::{O_CLOEXEC, O_NONBLOCK, O_RDONLY};
 use crate::vfs::permission::{MAY_READ, check};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::full(253, "inotify_init", inotify_init),
-    Entry::full(254, "inotify_add_watch", inotify_add_watch),
-    Entry::full(255, "inotify_rm_watch", inotify_rm_watch),
-    Entry::full(294, "inotify_init1", inotify_init1),
+    Entry::full(253, "inotify_init", inotify_init).by(&["events:inotify"]),
+    Entry::full(254, "inotify_add_watch", inotify_add_watch).by(&["events:inotify"]),
+    Entry::full(255, "inotify_rm_watch", inotify_rm_watch).by(&["events:inotify"]),
+    Entry::full(294, "inotify_init1", inotify_init1).by(&["events:inotify"]),
 ];
 
 fn create(cx: &Ctx<'_>, flags: u32) -> SysResult {

@@ -16,14 +16,25 @@ use crate::vfs::flags::{O_CLOEXEC, O_NONBLOCK};
 use crate::wait::Events;
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::partial(42, "connect", connect, "the internet's families: ENETUNREACH"),
-    Entry::full(43, "accept", accept),
-    Entry::full(48, "shutdown", shutdown),
-    Entry::full(49, "bind", bind),
-    Entry::full(50, "listen", listen),
-    Entry::full(51, "getsockname", getsockname),
-    Entry::full(52, "getpeername", getpeername),
-    Entry::full(288, "accept4", accept4),
+    Entry::partial(42, "connect", connect, "the internet's families: ENETUNREACH").by(&[
+        "noted:sockets",
+        "sockets:abstract_names",
+        "sockets:datagrams",
+        "sockets:streams",
+        "sockets:the_internet",
+    ]),
+    Entry::full(43, "accept", accept).by(&["sockets:streams"]),
+    Entry::full(48, "shutdown", shutdown).by(&["sockets:streams"]),
+    Entry::full(49, "bind", bind).by(&[
+        "sockets:abstract_names",
+        "sockets:datagrams",
+        "sockets:streams",
+        "sockets:the_internet",
+    ]),
+    Entry::full(50, "listen", listen).by(&["sockets:streams"]),
+    Entry::full(51, "getsockname", getsockname).by(&["sockets:abstract_names", "sockets:streams"]),
+    Entry::full(52, "getpeername", getpeername).by(&["sockets:streams"]),
+    Entry::full(288, "accept4", accept4).by(&["sockets:streams"]),
 ];
 
 fn bind(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
@@ -41,7 +52,12 @@ fn bind(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
 fn bind_unix(cx: &Ctx<'_>, socket: &Arc<Endpoint>, name: &[u8]) -> Result<(), Errno> {
     const S_IFSOCK: u32 = 0o140_000;
     if socket.is_bound() {
-        return Err(Errno::EINVAL);
+        // That the name is taken is found first.
+        let caller = caller(cx);
+        let is_path = name.first().is_some_and(|first| *first != 0);
+        let flags = crate::vfs::WalkFlags { follow: false, ..Default::default() };
+        let taken = is_path && cx.kernel.vfs().lookup(&caller, &caller.cwd, name, flags).is_ok();
+        return Err(if taken { Errno::EADDRINUSE } else { Errno::EINVAL });
     }
     let names = cx.kernel.vfs().socket_names();
     if name.is_empty() {

@@ -12,8 +12,9 @@ use crate::syscalls::file::install_pair;
 use crate::vfs::flags::{O_CLOEXEC, O_NONBLOCK};
 
 pub(super) const TABLE: &[Entry] = &[
-    Entry::partial(41, "socket", socket, "AF_UNIX; AF_INET and AF_INET6 reach nothing; others EAFNOSUPPORT"),
-    Entry::full(53, "socketpair", socketpair),
+    Entry::partial(41, "socket", socket, "AF_UNIX; AF_INET and AF_INET6 reach nothing; others EAFNOSUPPORT")
+        .by(&["noted:sockets", "sockets:making", "sockets:the_internet"]),
+    Entry::full(53, "socketpair", socketpair).by(&["sockets:making", "sockets:packets"]),
 ];
 
 const SOCK_STREAM: u32 = 1;

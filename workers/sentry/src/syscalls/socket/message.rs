@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -16,21 +17,28 @@ use crate::syscalls::file::{GuestBuffers, until_ready, wait_for, with_buffer};
 use crate::vfs::OpenFile;
 use crate::wait::Events;
 
-pub(super) const TABLE: &[Entry] = &[
-    Entry::partial(44, "sendto", sendto, "MSG_OOB: EOPNOTSUPP; the internet's families: ENETUNREACH"),
-    Entry::partial(45, "recvfrom", recvfrom, "MSG_OOB: EOPNOTSUPP"),
-    Entry::partial(46, "sendmsg", sendmsg, "MSG_OOB: EOPNOTSUPP; the internet's families: ENETUNREACH"),
-    Entry::partial(47, "recvmsg", recvmsg, "MSG_OOB and MSG_ERRQUEUE: EOPNOTSUPP"),
-    Entry::partial(299, "recvmmsg", recvmmsg, "waits for the first message only, as with MSG_WAITFORONE"),
-    Entry::partial(307, "sendmmsg", sendmmsg, "as sendmsg"),
-];
+pub(super) const TABLE: &[Entry] =
+    &[
+        Entry::partial(44, "sendto", sendto, "MSG_OOB: EOPNOTSUPP; the internet's families: ENETUNREACH")
+            .by(&["noted:sockets", "sockets:datagrams", "sockets:packets"]),
+        Entry::partial(45, "recvfrom", recvfrom, "MSG_OOB: EOPNOTSUPP")
+            .by(&["noted:sockets", "sockets:datagrams"]),
+        Entry::partial(46, "sendmsg", sendmsg, "MSG_OOB: EOPNOTSUPP; the internet's families: ENETUNREACH")
+            .by(&["noted:sockets", "sockets:control_messages"]),
+        Entry::partial(47, "recvmsg", recvmsg, "MSG_OOB and MSG_ERRQUEUE: EOPNOTSUPP").by(&[
+            "noted:sockets",
+            "sockets:control_messages",
+            "sockets:packets",
+        ]),
+        Entry::partial(299, "recvmmsg", recvmmsg, "as recvmsg").by(&["sockets:batches"]),
+        Entry::partial(307, "sendmmsg", sendmmsg, "as sendmsg").by(&["noted:sockets", "sockets:batches"]),
+    ];
 
 const MSG_OOB: u32 = 0x1;
 const MSG_PEEK: u32 = 0x2;
 const MSG_CTRUNC: u32 = 0x8;
 const MSG_TRUNC: u32 = 0x20;
 const MSG_DONTWAIT: u32 = 0x40;
-const MSG_EOR: u32 = 0x80;
 const MSG_WAITALL: u32 = 0x100;
 const MSG_ERRQUEUE: u32 = 0x2000;
 const MSG_NOSIGNAL: u32 = 0x4000;
@@ -336,9 +344,6 @@ fn receive_header(cx: &mut Ctx<'_>, file: &Arc<OpenFile>, address: u64, flags: u
         out_flags |= MSG_TRUNC;
     }
     let Socket::Unix(socket) = socket_of(file)? else { return Err(Errno::ENOTCONN.into()) };
-    if socket.kind == Type::Packet && received.length > 0 {
-        out_flags |= MSG_EOR;
-    }
     if header.name != 0 {
         let named = socket.kind == Type::Datagram && !received.from.is_empty();
         let bytes = if named { unix_address(&received.from) } else { Vec::new() };
@@ -393,16 +398,34 @@ fn recvmmsg(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         if seconds < 0 || !(0..1_000_000_000).contains(&nanoseconds) {
             return Err(Errno::EINVAL.into());
         }
+        cx.call.wait_at_most(Duration::new(seconds as u64, nanoseconds as u32));
     }
+    let wait_for_one = args.uint(3) & MSG_WAITFORONE != 0;
     let flags = args.uint(3) & !MSG_WAITFORONE;
-    for n in 0..u64::from(count) {
+    // What has been received before the call waited for the rest.
+    let before =
+        cx.call.held.take().and_then(|held| held.downcast::<Batch>().ok()).map_or(0, |batch| batch.0);
+    cx.call.progress = 0;
+    for n in before..u64::from(count) {
         let entry = args.u64(1).wrapping_add(n * BATCH_ENTRY);
-        let flags = if n == 0 { flags } else { flags | MSG_DONTWAIT };
+        let flags = if n > 0 && wait_for_one { flags | MSG_DONTWAIT } else { flags };
         match receive_header(cx, &file, entry, flags) {
             Ok(received) => cx.memory.write_value(entry.wrapping_add(56), &(received as u32))?,
+            Err(fail @ Fail::Park(_)) if n > 0 => {
+                // A signal ends the call with what is there.
+                cx.call.progress = n;
+                cx.call.held = Some(Arc::new(Batch(n)));
+                return Err(fail);
+            }
             Err(_) if n > 0 => return Ok(n),
             Err(fail) => return Err(fail),
+        }
+        if args.u64(4) != 0 && cx.call.timed_out() {
+            return Ok(n + 1);
         }
     }
     Ok(count.into())
 }
+
+/// How many messages recvmmsg has received.
+struct Batch(u64);

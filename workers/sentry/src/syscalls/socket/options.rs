@@ -15,8 +15,10 @@ pub(super) const TABLE: &[Entry] = &[
         "setsockopt",
         setsockopt,
         "options of the internet's families are accepted and kept from effect",
-    ),
-    Entry::partial(55, "getsockopt", getsockopt, "SOL_SOCKET's common options; others ENOPROTOOPT"),
+    )
+    .by(&["noted:sockets", "sockets:control_messages", "sockets:options"]),
+    Entry::partial(55, "getsockopt", getsockopt, "SOL_SOCKET's common options; others ENOPROTOOPT")
+        .by(&["noted:sockets", "sockets:options"]),
 ];
 
 const SOL_SOCKET: i32 = 1;
@@ -64,6 +66,16 @@ fn setsockopt(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     if matches!(option, SO_RCVTIMEO | SO_SNDTIMEO) {
         return set_timeout(cx, &socket, option, address, length);
     }
+    if option == SO_LINGER {
+        if length < 8 {
+            return Err(Errno::EINVAL.into());
+        }
+        let setting: i64 = cx.memory.read_value(address)?;
+        if let Socket::Unix(socket) = socket {
+            socket.linger.store(setting, Ordering::Relaxed);
+        }
+        return Ok(0);
+    }
     if length < 4 {
         return Err(Errno::EINVAL.into());
     }
@@ -76,6 +88,17 @@ fn setsockopt(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
             // Doubled and bounded, as Linux does; the inbox's real bound is fixed.
             let size = (value.clamp(0, 212_992) as u32 * 2).max(2304);
             socket.buffer_sizes[usize::from(option == SO_RCVBUF)].store(size, Ordering::Relaxed);
+        }
+        (
+            SO_REUSEADDR | SO_DONTROUTE | SO_BROADCAST | SO_KEEPALIVE | SO_OOBINLINE | SO_REUSEPORT,
+            Socket::Unix(socket),
+        ) => {
+            let bit = 1u32 << option;
+            if value != 0 {
+                socket.switches.fetch_or(bit, Ordering::Relaxed);
+            } else {
+                socket.switches.fetch_and(!bit, Ordering::Relaxed);
+            }
         }
         (
             SO_DEBUG | SO_REUSEADDR | SO_DONTROUTE | SO_BROADCAST | SO_SNDBUF | SO_RCVBUF | SO_KEEPALIVE
@@ -168,7 +191,10 @@ fn unix_option(socket: &Endpoint, option: i32) -> Result<Vec<u8>, Errno> {
             let (uid, gid) = if peer.pid == 0 { (u32::MAX, u32::MAX) } else { (peer.uid, peer.gid) };
             return Ok([peer.pid.to_le_bytes(), uid.to_le_bytes(), gid.to_le_bytes()].concat());
         }
-        SO_LINGER => return Ok(vec![0; 8]),
+        SO_LINGER => return Ok(socket.linger.load(Ordering::Relaxed).to_le_bytes().to_vec()),
+        SO_REUSEADDR | SO_DONTROUTE | SO_BROADCAST | SO_KEEPALIVE | SO_OOBINLINE | SO_REUSEPORT => {
+            u32::from(socket.switches.load(Ordering::Relaxed) & 1 << option != 0)
+        }
         SO_RCVTIMEO | SO_SNDTIMEO => {
             let micros = timeout_of(socket, option).load(Ordering::Relaxed);
             return Ok([(micros / 1_000_000).to_le_bytes(), (micros % 1_000_000).to_le_bytes()].concat());
