@@ -1,5 +1,6 @@
 //! Real programs in real sandboxes: what they print must be what a Linux kernel makes them print.
 
+#[allow(dead_code, reason = "each test uses its part of it")]
 mod support;
 
 use std::process::Command;

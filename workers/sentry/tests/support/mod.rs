@@ -5,7 +5,7 @@ pub(crate) mod root;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
 
@@ -44,6 +44,21 @@ struct Place {
     backend: SentryBackend,
 }
 
+/// Flags of the sentry's own. Set before the first sandbox is made.
+pub(crate) static SENTRY_FLAGS: OnceLock<&str> = OnceLock::new();
+
+/// The sentry, or a script that starts it with flags.
+fn program(directory: &Path) -> PathBuf {
+    let sentry = PathBuf::from(env!("CARGO_BIN_EXE_bulkhead-sentry"));
+    let Some(flags) = SENTRY_FLAGS.get() else { return sentry };
+    let script = directory.join("sentry");
+    let text = format!("#!/bin/sh\nexec {} \"$@\" {flags}\n", sentry.display());
+    std::fs::write(&script, text).expect("a script");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).expect("a mode");
+    script
+}
+
 /// One backend for all tests of a binary.
 fn backend() -> &'static SentryBackend {
     static PLACE: OnceLock<Place> = OnceLock::new();
@@ -51,7 +66,7 @@ fn backend() -> &'static SentryBackend {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
         let options = SentryOptions {
-            program: PathBuf::from(env!("CARGO_BIN_EXE_bulkhead-sentry")),
+            program: program(directory.path()),
             scratch_root: at("scratch"),
             run_directory: at("run"),
             cgroup_name: format!("bulkhead-programs-{}", std::process::id()),

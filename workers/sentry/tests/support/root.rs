@@ -5,12 +5,13 @@ use std::io::{BufWriter, Seek};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulkhead_erofs::Pair;
 use bulkhead_sandbox::ImageFiles;
 
 /// Guests below `guests/`.
-const GUESTS: [&str; 3] = ["memory", "processes", "signals"];
+const GUESTS: [&str; 4] = ["fuzz", "memory", "processes", "signals"];
 /// Names of busybox in the root.
 const APPLETS: [&str; 18] = [
     "cat", "chmod", "cp", "echo", "false", "head", "kill", "ls", "mkdir", "ps", "seq", "sh", "sleep", "sort",
@@ -18,6 +19,9 @@ const APPLETS: [&str; 18] = [
 ];
 /// Bytes of the root, at most.
 const ROOT_MAX: u64 = 64 << 20;
+
+/// Whether the suite of `guests/table` is to be in the root. Set before the root is made.
+pub(crate) static WITH_CASES: AtomicBool = AtomicBool::new(false);
 
 struct Root {
     _directory: tempfile::TempDir,
@@ -37,6 +41,35 @@ fn root() -> &'static Root {
     })
 }
 
+/// Compiles the suite of `guests/table` into one static program.
+pub(crate) fn compile_cases(to: &Path) {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/table");
+    let objects = tempfile::tempdir().expect("a directory");
+    let compile = |source: PathBuf| {
+        let object = objects.path().join(source.with_extension("o").file_name().expect("a name"));
+        let mut compiler = Command::new("cc");
+        compiler
+            .args(["-O1", "-w", "-Werror=implicit-function-declaration", "-c", "-o"])
+            .arg(&object)
+            .arg(&source);
+        (source, object, compiler.spawn().expect("a C compiler"))
+    };
+    let files = fs::read_dir(&sources).expect("the suite").map(|entry| entry.expect("a file").path());
+    let c_files = files.filter(|path| path.extension().is_some_and(|extension| extension == "c"));
+    let mut linker = Command::new("cc");
+    linker.args(["-static", "-pthread", "-o"]).arg(to);
+    for (source, object, mut compiler) in c_files.map(compile).collect::<Vec<_>>() {
+        assert!(compiler.wait().expect("a C compiler").success(), "{} does not compile", source.display());
+        linker.arg(object);
+    }
+    assert!(linker.status().expect("a linker").success(), "the suite does not link");
+}
+
+/// The tree that the image holds.
+pub(crate) fn tree() -> &'static Path {
+    &root().tree
+}
+
 /// The image.
 pub(crate) fn image() -> &'static ImageFiles {
     &root().image
@@ -48,7 +81,7 @@ pub(crate) fn native(guest: &str) -> PathBuf {
 }
 
 fn fill(tree: &Path) {
-    for directory in ["bin", "etc", "tmp"] {
+    for directory in ["bin", "dev", "etc", "proc", "tmp"] {
         fs::create_dir_all(tree.join(directory)).expect("a directory");
     }
     fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("a file");
@@ -60,6 +93,9 @@ fn fill(tree: &Path) {
     }
     for guest in GUESTS {
         compile(guest, &tree.join("bin").join(guest));
+    }
+    if WITH_CASES.load(Ordering::Relaxed) {
+        compile_cases(&tree.join("bin/cases"));
     }
     // A program of another machine (aarch64), and a file that is none.
     let mut foreign = b"\x7fELF\x02\x01\x01".to_vec();
