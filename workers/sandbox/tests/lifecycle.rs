@@ -1,4 +1,4 @@
-//! The launcher against a sentry that is real in everything but its kernel: it jails itself, joins its groups, and runs its
+//! The launcher against a sentry (and a VMM) that is real in everything but its kernel: it jails itself, joins its groups, and runs its
 //! "job" as a process of the job's groups, which is this binary again.
 
 #[path = "lifecycle/cases.rs"]
@@ -7,11 +7,16 @@ mod cases;
 mod fake;
 #[path = "lifecycle/host.rs"]
 mod host;
+#[path = "lifecycle/machines.rs"]
+mod machines;
+#[path = "lifecycle/vmm.rs"]
+mod vmm;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     match args.first().map(String::as_str) {
         Some(bulkhead_sandbox::PROGRAM_NAME) => fake::sentry(),
+        Some(bulkhead_sandbox::microvm::PROGRAM_NAME) => vmm::main(),
         Some("job") => fake::job(),
         _ => match args.get(1).map(String::as_str) {
             Some("launcher") => cases::launcher(&args[2]),
@@ -27,7 +32,14 @@ fn run(filter: &str) {
     }
     let host = host::TestHost::new();
     let mut failed = 0;
-    for (name, case) in cases::ALL.iter().filter(|(name, _)| name.contains(filter)) {
+    let machines = match machines::skipped() {
+        None => machines::ALL,
+        Some(why) => {
+            println!("skipped: machines: {why}");
+            &[]
+        }
+    };
+    for (name, case) in cases::ALL.iter().chain(machines).filter(|(name, _)| name.contains(filter)) {
         let before = host.count();
         let outcome = std::panic::catch_unwind(|| case(&host)).is_ok();
         let after = host.settled(&before);

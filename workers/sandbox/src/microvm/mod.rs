@@ -14,7 +14,7 @@ mod host;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,17 +58,20 @@ const DISK_BYTES: u64 = 1 << 20;
 /// The disk is a multiple of this, in bytes: a block of its file system.
 const DISK_GRANULE: u64 = 4096;
 
+/// What a machine costs its host beyond its job's memory limit: the guest's own needs, and the VMM's.
+pub const OVERHEAD: SandboxOverhead = SandboxOverhead {
+    memory_bytes: GUEST_BYTES + VMM_BYTES + GUEST_GRANULE,
+    memory_per_mib: GUEST_BYTES_PER_MIB + TABLES_BYTES_PER_MIB,
+};
+
 const KIND: Kind = Kind {
     name: "virtual machine monitor",
     program: PROGRAM_NAME,
-    overhead: SandboxOverhead {
-        memory_bytes: GUEST_BYTES + VMM_BYTES + GUEST_GRANULE,
-        memory_per_mib: GUEST_BYTES_PER_MIB + TABLES_BYTES_PER_MIB,
-    },
+    overhead: OVERHEAD,
     // Eight processors, the devices, control, and room for what libraries start.
     own_tasks: 32,
     // A boot has a limit of its own in the VMM, which says more; this is for a VMM that hangs.
-    start_timeout: Duration::from_secs(120),
+    start_timeout: Duration::from_secs(150),
     own_kernel: true,
 };
 
@@ -124,7 +127,7 @@ pub struct MicrovmBackend {
     launcher: Launcher,
     console: bool,
     statistics: bool,
-    /// Opened once: each VMM gets a duplicate, and a directory that is changed meanwhile changes nothing.
+    /// Opened once, so that a directory that is changed meanwhile changes nothing.
     kvm: File,
     kernel: File,
     initramfs: File,
@@ -179,9 +182,10 @@ impl MicrovmBackend {
             console: self.console,
             statistics: self.statistics,
         };
-        for file in [&self.kvm, &self.kernel, &self.initramfs] {
-            let copy = file.try_clone().map_err(|e| step("copying a descriptor for the VMM")(e.into()))?;
-            descriptors.push(copy.into());
+        let failed = |e: io::Error| step("opening the guest's files for the VMM")(e.into());
+        descriptors.push(self.kvm.try_clone().map_err(failed)?.into());
+        for file in [&self.kernel, &self.initramfs] {
+            descriptors.push(opened_again(file).map_err(failed)?.into());
         }
         Ok((Frame::Machine(config), descriptors))
     }
@@ -199,6 +203,11 @@ impl Backend for MicrovmBackend {
     fn create(&self, request: &CreateRequest) -> Result<Box<dyn Sandbox>, SandboxError> {
         self.launcher.start(request, |parts| self.config(parts, &request.limits))
     }
+}
+
+/// The same file with a position of its own, which no other machine moves.
+fn opened_again(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 fn guest_file(directory: &Path, name: &str) -> Result<File, SandboxError> {

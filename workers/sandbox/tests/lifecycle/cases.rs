@@ -9,8 +9,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use bulkhead_sandbox::{
-    Backend, CollectedOutput, Controller, CreateRequest, Events, Finished, ImageFiles, Input, Job, Sandbox,
-    SandboxError, SandboxRecord, SentryBackend,
+    Backend, CollectedOutput, Controller, CreateRequest, Events, Finished, ImageFiles, Input, Job,
+    MachineStatistics, Sandbox, SandboxError, SandboxRecord, SentryBackend,
 };
 use bulkhead_types::{AttemptState, Limits, OutputSpec, SandboxId, Termination};
 
@@ -45,11 +45,12 @@ pub(crate) const ALL: &[Case] = &[
 
 /// Collects what a sandbox tells.
 #[derive(Default)]
-struct Listener {
+pub(crate) struct Listener {
     started: Option<Sender<Arc<dyn Controller>>>,
     controller: Option<Arc<dyn Controller>>,
     outputs: BTreeMap<Vec<u8>, (u32, bool, Vec<u8>)>,
     refuse: bool,
+    pub(crate) machine: Option<MachineStatistics>,
 }
 
 impl Events for Listener {
@@ -67,18 +68,22 @@ impl Events for Listener {
         (entry.0, entry.1) = (output.mode, output.is_directory);
         Ok(Box::new(&mut entry.2))
     }
+
+    fn machine_statistics(&mut self, statistics: MachineStatistics) {
+        self.machine = Some(statistics);
+    }
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits { memory_bytes: 64 << 20, wall_time_ms: 60_000, cpu_time_ms: 60_000, ..Limits::default() }
 }
 
-struct Streams {
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+pub(crate) struct Streams {
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
 }
 
-fn job(argv: &[&str]) -> (Job, Streams) {
+pub(crate) fn job(argv: &[&str]) -> (Job, Streams) {
     let (stdout, out) = io::pipe().expect("pipe");
     let (stderr, err) = io::pipe().expect("pipe");
     let null = std::fs::File::open("/dev/null").expect("/dev/null");
@@ -99,7 +104,7 @@ fn job(argv: &[&str]) -> (Job, Streams) {
     (job, Streams { stdout: stdout.into(), stderr: stderr.into() })
 }
 
-fn read_all(fd: OwnedFd) -> Vec<u8> {
+pub(crate) fn read_all(fd: OwnedFd) -> Vec<u8> {
     let mut bytes = Vec::new();
     std::fs::File::from(fd).read_to_end(&mut bytes).expect("reads");
     bytes
@@ -218,7 +223,7 @@ fn a_sentry_that_does_not_obey_is_killed(host: &TestHost) {
     assert!(started.elapsed() < Duration::from_secs(60), "only the job's own end ended it");
 }
 
-fn died(result: Result<Finished, SandboxError>) -> String {
+pub(crate) fn died(result: Result<Finished, SandboxError>) -> String {
     match result {
         Err(SandboxError::Died(text)) => text,
         other => panic!("{other:?}"),
