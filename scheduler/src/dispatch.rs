@@ -9,7 +9,9 @@ use bulkhead_placement::{
 use bulkhead_store::{
     AttemptEnd, Claim, Claimed, EndReport, Leader, NodeUsage, QueueHead, StoreError, TenantUsage, WRITE_BATCH,
 };
-use bulkhead_types::{AttemptOutcome, AttemptState, NodeId, StreamTotals, TenantId, Timestamp, Usage};
+use bulkhead_types::{
+    AttemptOutcome, AttemptState, Backend, NodeId, StreamTotals, TenantId, Timestamp, Usage,
+};
 
 use crate::intake::Intake;
 use crate::registry::{Assignment, NodeCommand, Session};
@@ -153,6 +155,7 @@ fn placement_node(usage: &NodeUsage, sessions: &BTreeMap<NodeId, Session>) -> No
         node: usage.node.id.clone(),
         capacity: usage.node.capacity,
         overhead: usage.node.overhead,
+        microvm: usage.node.offered(Backend::Microvm.runs_on()),
         used_memory_bytes: usage.memory_bytes,
         used_cpu_milli: usage.cpu_milli,
         used_disk_bytes: usage.disk_bytes,
@@ -172,6 +175,7 @@ fn waiting_job(head: QueueHead) -> WaitingJob {
             cpu_milli: head.cpu_milli,
             disk_bytes: head.disk_bytes,
         },
+        backend: head.backend,
         avoid: head.avoid_nodes,
         created: head.created,
     }

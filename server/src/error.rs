@@ -114,10 +114,12 @@ pub enum ApiError {
         what: &'static str,
     },
     /// No node has the sandbox that was asked for.
-    #[error("no node offers the backend {backend}")]
+    #[error("no node offers the backend {backend}: {why}")]
     BackendUnavailable {
         /// The backend.
         backend: &'static str,
+        /// What the nodes say, with what to do.
+        why: String,
     },
     /// Only a job that has ended can be deleted.
     #[error("job {name} is {state}; cancel it, and delete it when it has ended")]
@@ -228,7 +230,7 @@ impl ApiError {
             Self::ScopeMissing { scope } => {
                 metadata.insert("scope".into(), scope.to_string());
             }
-            Self::BackendUnavailable { backend } => {
+            Self::BackendUnavailable { backend, .. } => {
                 metadata.insert("backend".into(), (*backend).into());
             }
             Self::Overloaded { .. } | Self::Unavailable { .. } => {

@@ -43,13 +43,23 @@ pub mod bounds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Backend {
-    /// The service chooses: the sentry, until microVMs exist.
+    /// The service chooses: the sentry.
     #[default]
     Auto,
     /// The user-space kernel.
     Sentry,
     /// A virtual machine with a Linux kernel of its own.
     Microvm,
+}
+
+impl Backend {
+    /// The name of what runs the job, as nodes offer it and attempts report it.
+    pub const fn runs_on(self) -> &'static str {
+        match self {
+            Backend::Auto | Backend::Sentry => "sentry",
+            Backend::Microvm => "microvm",
+        }
+    }
 }
 
 /// An image by name or by digest.

@@ -72,15 +72,29 @@ pub struct Register {
     pub disk_bytes: i64,
     #[prost(int32, tag = "5")]
     pub max_sandboxes: i32,
-    #[prost(string, repeated, tag = "6")]
-    pub backends: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(int64, tag = "7")]
-    pub sandbox_overhead_bytes: i64,
+    /// One for each kind of sandbox.
+    #[prost(message, repeated, tag = "10")]
+    pub offers: ::prost::alloc::vec::Vec<BackendOffer>,
     /// What it runs, and what it has spooled.
     #[prost(message, repeated, tag = "8")]
     pub attempts: ::prost::alloc::vec::Vec<AttemptId>,
     #[prost(bool, tag = "9")]
     pub draining: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackendOffer {
+    /// "sentry" or "microvm"
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What one costs the node beyond its job's memory limit, measured.
+    #[prost(int64, tag = "2")]
+    pub overhead_bytes: i64,
+    /// More for each MiB of the limit.
+    #[prost(int64, tag = "3")]
+    pub overhead_bytes_per_mib: i64,
+    /// Why this node does not have it, with what to do. Empty: it has.
+    #[prost(string, tag = "4")]
+    pub unavailable: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Registered {

@@ -28,7 +28,7 @@ pub use plan::plan;
 
 use std::time::Duration;
 
-use bulkhead_types::{JobId, NodeCapacity, NodeId, Priority, SandboxOverhead, TenantId, Timestamp};
+use bulkhead_types::{Backend, JobId, NodeCapacity, NodeId, Priority, SandboxOverhead, TenantId, Timestamp};
 
 /// How often a node's CPU may be promised: limits are bandwidth caps that most jobs stay below, and a crowded CPU
 /// makes jobs slow, where crowded memory kills them.
@@ -70,6 +70,8 @@ pub struct WaitingJob {
     pub priority: Priority,
     /// What it needs.
     pub need: Need,
+    /// What is to run it.
+    pub backend: Backend,
     /// Nodes that failed it.
     pub avoid: Vec<NodeId>,
     /// When it was created.
@@ -94,8 +96,10 @@ pub struct Node {
     pub node: NodeId,
     /// What it can hold.
     pub capacity: NodeCapacity,
-    /// What each sandbox adds.
+    /// What each sandbox adds: a sentry.
     pub overhead: SandboxOverhead,
+    /// What a virtual machine adds; none where there are none.
+    pub microvm: Option<SandboxOverhead>,
     /// Promised memory, overhead included, in bytes.
     pub used_memory_bytes: u64,
     /// Promised CPU, in thousandths of a core.

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
-use bulkhead_types::{NodeCapacity, TenantId, Timestamp};
+use bulkhead_types::{Backend, NodeCapacity, SandboxOverhead, TenantId, Timestamp};
 
 use crate::{
     Assign, CPU_OVERCOMMIT, Kept, Ledger, MIN_CHARGE, Need, Node, Plan, Reject, Snapshot, WaitingJob,
@@ -70,20 +70,20 @@ impl Planner {
         if self.nodes.is_empty() {
             return;
         }
-        if !self.nodes.iter().any(|node| node.could_hold(&job.need)) {
-            self.plan.reject.push(Reject { job: job.job, reason: too_large(&job.need, &self.nodes) });
+        if !self.nodes.iter().any(|node| node.could_hold(job)) {
+            self.plan.reject.push(Reject { job: job.job, reason: too_large(job, &self.nodes) });
             return;
         }
         let share = job.need.dominant_share(&self.nodes);
         match self.choose(job) {
             Some(index) => {
                 let node = &mut self.nodes[index];
-                node.promise(&job.need);
+                node.promise(job);
                 self.plan.assign.push(Assign {
                     job: job.job,
                     tenant: job.tenant.clone(),
                     node: node.node.clone(),
-                    memory_bytes: node.memory_for(&job.need),
+                    memory_bytes: node.memory_for(job),
                     share,
                 });
                 self.ledger.charge(&job.tenant, share, MIN_CHARGE);
@@ -95,7 +95,7 @@ impl Planner {
     /// The available nodes that could hold a job if they were empty, without those that failed it, unless there are no
     /// others.
     fn candidates(&self, job: &WaitingJob) -> impl Iterator<Item = (usize, &Node)> {
-        let holds = |node: &Node| node.available && node.could_hold(&job.need);
+        let holds = |node: &Node| node.available && node.could_hold(job);
         let avoids = |node: &Node| job.avoid.contains(&node.node);
         let others_exist = self.nodes.iter().any(|node| holds(node) && !avoids(node));
         self.nodes.iter().enumerate().filter(move |(_, node)| holds(node) && !(others_exist && avoids(node)))
@@ -104,7 +104,7 @@ impl Planner {
     /// The candidate with room that has the least memory left over.
     fn choose(&self, job: &WaitingJob) -> Option<usize> {
         self.candidates(job)
-            .filter(|(index, node)| Some(*index) != self.kept && node.has_room(&job.need))
+            .filter(|(index, node)| Some(*index) != self.kept && node.has_room(job))
             .min_by_key(|(_, node)| (node.free_memory(), &node.node))
             .map(|(index, _)| index)
     }
@@ -129,9 +129,19 @@ impl Planner {
 }
 
 impl Node {
+    /// What a sandbox that a job asks for adds; none if there is none here.
+    fn overhead_for(&self, job: &WaitingJob) -> Option<SandboxOverhead> {
+        match job.backend {
+            Backend::Auto | Backend::Sentry => Some(self.overhead),
+            Backend::Microvm => self.microvm,
+        }
+    }
+
     /// What a job's memory costs here, in bytes.
-    fn memory_for(&self, need: &Need) -> u64 {
-        need.memory_bytes.saturating_add(self.overhead.memory_bytes)
+    fn memory_for(&self, job: &WaitingJob) -> u64 {
+        let limit = job.need.memory_bytes;
+        let overhead = self.overhead_for(job).map_or(0, |overhead| overhead.beside(limit));
+        limit.saturating_add(overhead)
     }
 
     fn free_memory(&self) -> u64 {
@@ -139,19 +149,22 @@ impl Node {
     }
 
     /// Whether it could, if nothing else ran here.
-    fn could_hold(&self, need: &Need) -> bool {
+    fn could_hold(&self, job: &WaitingJob) -> bool {
         let NodeCapacity { memory_bytes, cpu_milli, disk_bytes, sandboxes } = self.capacity;
-        self.memory_for(need) <= memory_bytes
+        let need = &job.need;
+        self.overhead_for(job).is_some()
+            && self.memory_for(job) <= memory_bytes
             && need.cpu_milli <= cpu_milli
             && need.disk_bytes <= disk_bytes
             && sandboxes > 0
     }
 
-    fn has_room(&self, need: &Need) -> bool {
+    fn has_room(&self, job: &WaitingJob) -> bool {
+        let need = &job.need;
         let fits =
             |used: u64, more: u64, capacity: u64| used.checked_add(more).is_some_and(|sum| sum <= capacity);
-        self.could_hold(need)
-            && fits(self.used_memory_bytes, self.memory_for(need), self.capacity.memory_bytes)
+        self.could_hold(job)
+            && fits(self.used_memory_bytes, self.memory_for(job), self.capacity.memory_bytes)
             && fits(
                 self.used_cpu_milli,
                 need.cpu_milli,
@@ -161,20 +174,24 @@ impl Node {
             && fits(self.used_sandboxes, 1, self.capacity.sandboxes)
     }
 
-    fn promise(&mut self, need: &Need) {
-        self.used_memory_bytes += self.memory_for(need);
+    fn promise(&mut self, job: &WaitingJob) {
+        let need = &job.need;
+        self.used_memory_bytes += self.memory_for(job);
         self.used_cpu_milli += need.cpu_milli;
         self.used_disk_bytes += need.disk_bytes;
         self.used_sandboxes += 1;
     }
 }
 
-fn too_large(need: &Need, nodes: &[Node]) -> String {
-    let Some(largest) = nodes.iter().max_by_key(|node| {
+fn too_large(job: &WaitingJob, nodes: &[Node]) -> String {
+    let need = &job.need;
+    let offering =
+        nodes.iter().filter_map(|node| Some((node, node.overhead_for(job)?.beside(need.memory_bytes))));
+    let Some((largest, overhead)) = offering.max_by_key(|(node, overhead)| {
         let NodeCapacity { memory_bytes, cpu_milli, disk_bytes, sandboxes } = node.capacity;
-        (sandboxes > 0, memory_bytes.saturating_sub(node.overhead.memory_bytes), cpu_milli, disk_bytes)
+        (sandboxes > 0, memory_bytes.saturating_sub(*overhead), cpu_milli, disk_bytes)
     }) else {
-        return "no node is known".to_owned();
+        return format!("no node offers the backend {}", job.backend.runs_on());
     };
     format!(
         "no node could ever hold this job: it needs {} MiB of memory, {} m of CPU and {} MiB of disk (for its files, \
@@ -183,7 +200,7 @@ fn too_large(need: &Need, nodes: &[Node]) -> String {
         need.cpu_milli,
         need.disk_bytes.div_ceil(1 << 20),
         largest.node,
-        largest.capacity.memory_bytes.saturating_sub(largest.overhead.memory_bytes) >> 20,
+        largest.capacity.memory_bytes.saturating_sub(overhead) >> 20,
         largest.capacity.cpu_milli,
         largest.capacity.disk_bytes >> 20,
     )

@@ -7,7 +7,7 @@ use bulkhead_placement::{
     CPU_OVERCOMMIT, Ledger, MIN_CHARGE, Need, Node, Plan, RESERVE_AFTER, Snapshot, WaitingJob, keeps_a_node,
     plan,
 };
-use bulkhead_types::{JobId, NodeCapacity, NodeId, Priority, SandboxOverhead, TenantId, Timestamp};
+use bulkhead_types::{Backend, JobId, NodeCapacity, NodeId, Priority, SandboxOverhead, TenantId, Timestamp};
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -26,6 +26,7 @@ fn node(name: &str, memory_bytes: u64, sandboxes: u64) -> Node {
         node: NodeId::new(name).expect("a valid node id"),
         capacity: NodeCapacity { memory_bytes, cpu_milli: 4000, disk_bytes: 100 * GIB, sandboxes },
         overhead: SandboxOverhead::fixed(10 * MIB),
+        microvm: None,
         used_memory_bytes: 0,
         used_cpu_milli: 0,
         used_disk_bytes: 0,
@@ -41,6 +42,7 @@ fn job(owner: &str, memory_bytes: u64) -> WaitingJob {
         weight: 1.0,
         priority: Priority::Normal,
         need: Need { memory_bytes, cpu_milli: 100, disk_bytes: MIB },
+        backend: Backend::Auto,
         avoid: Vec::new(),
         created: at(0),
     }
@@ -48,6 +50,10 @@ fn job(owner: &str, memory_bytes: u64) -> WaitingJob {
 
 fn snapshot(queue: Vec<WaitingJob>, nodes: Vec<Node>) -> Snapshot {
     Snapshot { queue, nodes, ledger: Ledger::default() }
+}
+
+fn offered(node: &Node, backend: Backend) -> Option<SandboxOverhead> {
+    if backend == Backend::Microvm { node.microvm } else { Some(node.overhead) }
 }
 
 /// Adds up a plan on top of what was promised before and holds it against each node.
@@ -60,7 +66,13 @@ fn check_capacity(snapshot: &Snapshot, plan: &Plan) -> Result<(), TestCaseError>
         }
         prop_assert!(node.available);
         let sum = |pick: fn(&Need) -> u64| mine.iter().map(|assign| pick(&needs[&assign.job])).sum::<u64>();
-        let overhead = node.overhead.memory_bytes * mine.len() as u64;
+        let backends: BTreeMap<JobId, Backend> =
+            snapshot.queue.iter().map(|job| (job.job, job.backend)).collect();
+        let overhead = mine.iter().map(|assign| {
+            let offered = offered(node, backends[&assign.job]).expect("only where it is offered");
+            offered.beside(needs[&assign.job].memory_bytes)
+        });
+        let overhead: u64 = overhead.sum();
         let memory = node.used_memory_bytes + sum(|need| need.memory_bytes) + overhead;
         prop_assert!(memory <= node.capacity.memory_bytes, "{memory} on {node:?}");
         prop_assert_eq!(memory, node.used_memory_bytes + mine.iter().map(|a| a.memory_bytes).sum::<u64>());
@@ -75,13 +87,15 @@ fn check_capacity(snapshot: &Snapshot, plan: &Plan) -> Result<(), TestCaseError>
 
 fn any_node() -> impl Strategy<Value = Node> {
     let sizes = (0..64 * GIB, 0..16_000u64, 0..GIB, 0..32u64);
-    (0..100u32, sizes, 0..4u64, any::<bool>(), 0..200 * MIB).prop_map(
-        |(name, size, used, available, overhead)| {
+    (0..100u32, sizes, 0..4u64, any::<[bool; 2]>(), 0..200 * MIB).prop_map(
+        |(name, size, used, [available, has_microvms], overhead)| {
             let (memory_bytes, cpu_milli, disk_bytes, sandboxes) = size;
             Node {
                 node: NodeId::new(format!("n{name}")).expect("valid"),
                 capacity: NodeCapacity { memory_bytes, cpu_milli, disk_bytes, sandboxes },
                 overhead: SandboxOverhead::fixed(overhead),
+                microvm: has_microvms
+                    .then_some(SandboxOverhead { memory_bytes: 2 * overhead, memory_per_mib: 4096 }),
                 used_memory_bytes: memory_bytes / 4 * used,
                 used_cpu_milli: cpu_milli * used,
                 used_disk_bytes: disk_bytes / 4 * used,
@@ -94,7 +108,7 @@ fn any_node() -> impl Strategy<Value = Node> {
 
 fn any_job() -> impl Strategy<Value = WaitingJob> {
     let priorities = prop_oneof![Just(Priority::Low), Just(Priority::Normal), Just(Priority::High)];
-    let needs = (0..80 * GIB, 0..20_000u64, 0..2 * GIB, any::<bool>());
+    let needs = (0..80 * GIB, 0..20_000u64, 0..2 * GIB, any::<[bool; 2]>());
     (0..5u32, 0.01..100.0f64, priorities, needs, proptest::collection::vec(0..100u32, 0..3), 0..100i64)
         .prop_map(|(owner, weight, priority, need, avoid, created)| WaitingJob {
             job: JobId::generate(),
@@ -102,10 +116,11 @@ fn any_job() -> impl Strategy<Value = WaitingJob> {
             weight,
             priority,
             need: Need {
-                memory_bytes: if need.3 { need.0 } else { need.0 / 100 },
+                memory_bytes: if need.3[0] { need.0 } else { need.0 / 100 },
                 cpu_milli: need.1,
                 disk_bytes: need.2,
             },
+            backend: if need.3[1] { Backend::Microvm } else { Backend::Sentry },
             avoid: avoid.iter().map(|n| NodeId::new(format!("n{n}")).expect("valid")).collect(),
             created: at(created),
         })
@@ -146,7 +161,9 @@ proptest! {
         for waiting in &snapshot.queue {
             let need = waiting.need;
             let ever = snapshot.nodes.iter().any(|node| {
-                need.memory_bytes + node.overhead.memory_bytes <= node.capacity.memory_bytes
+                offered(node, waiting.backend).is_some_and(|overhead| {
+                    need.memory_bytes + overhead.beside(need.memory_bytes) <= node.capacity.memory_bytes
+                })
                     && need.cpu_milli <= node.capacity.cpu_milli
                     && need.disk_bytes <= node.capacity.disk_bytes
                     && node.capacity.sandboxes > 0

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bulkhead_types::{
-    AttemptOutcome, AttemptState, Digest, JobId, JobSpec, JobState, NodeCapacity, NodeId, OutputStream,
-    Priority, SandboxOverhead, TenantId, Timestamp,
+    AttemptOutcome, AttemptState, BackendOffer, Digest, JobId, JobSpec, JobState, NodeCapacity, NodeId,
+    OutputStream, Priority, SandboxOverhead, TenantId, Timestamp,
 };
 
 use crate::StoreError;
@@ -169,6 +169,8 @@ pub struct NodeRecord {
     pub overhead: SandboxOverhead,
     /// `SENTRY`, `MICROVM`.
     pub backends: Vec<String>,
+    /// What it says of each kind of sandbox.
+    pub offers: Vec<BackendOffer>,
     /// For operators.
     pub labels: BTreeMap<String, String>,
     /// Of its software.
@@ -179,6 +181,14 @@ pub struct NodeRecord {
     pub created: Timestamp,
     /// When it was last heard of.
     pub last_heartbeat: Timestamp,
+}
+
+impl NodeRecord {
+    /// What a sandbox of this kind costs the node; none if it has none.
+    pub fn offered(&self, name: &str) -> Option<SandboxOverhead> {
+        let offer = self.offers.iter().find(|offer| offer.name == name && offer.unavailable.is_none());
+        offer.map(|offer| offer.overhead)
+    }
 }
 
 /// `u64` as PostgreSQL keeps it; everything that we store is far below 2^63.

@@ -159,6 +159,7 @@ fn new_node(name: &str) -> NewNode {
         capacity: NodeCapacity { memory_bytes: 1 << 30, cpu_milli: 2000, disk_bytes: 1 << 30, sandboxes: 8 },
         overhead: SandboxOverhead::fixed(1 << 20),
         backends: vec!["SENTRY".into()],
+        offers: Vec::new(),
         labels: BTreeMap::from([("zone".into(), "a".into())]),
         version: "0.1.0".into(),
     }

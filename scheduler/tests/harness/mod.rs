@@ -115,6 +115,7 @@ pub(crate) fn new_node(name: &str, memory_bytes: u64) -> NewNode {
         capacity: NodeCapacity { memory_bytes, cpu_milli: 64_000, disk_bytes: 1 << 40, sandboxes: 16 },
         overhead: SandboxOverhead::fixed(1 << 20),
         backends: vec!["SENTRY".into()],
+        offers: Vec::new(),
         labels: BTreeMap::new(),
         version: "test".into(),
     }

@@ -18,6 +18,8 @@ use crate::error::ApiError;
 /// How long the list of known nodes is good for: a job that is too large for a node that came within this time is
 /// rejected a moment later by the scheduler instead.
 const NODES_FRESH: Duration = Duration::from_secs(1);
+/// Most nodes whose reasons for lacking a backend are told.
+const REASONS: usize = 3;
 /// Most nodes that are looked at.
 const MAX_NODES: u32 = 1000;
 
@@ -108,12 +110,21 @@ async fn create_new(
 }
 
 fn check_backend(backend: Backend, nodes: &[NodeRecord]) -> Result<(), ApiError> {
-    let offered =
-        || nodes.iter().flat_map(|node| &node.backends).any(|name| name.eq_ignore_ascii_case("microvm"));
-    if backend == Backend::Microvm && !offered() {
-        return Err(ApiError::BackendUnavailable { backend: "MICROVM" });
+    let name = backend.runs_on();
+    if backend != Backend::Microvm || nodes.iter().any(|node| node.offered(name).is_some()) {
+        return Ok(());
     }
-    Ok(())
+    let of_node = |node: &NodeRecord| {
+        let why = node.offers.iter().find(|offer| offer.name == name)?.unavailable.as_deref()?;
+        Some(format!("{} says: {why}", node.id))
+    };
+    let said: Vec<String> = nodes.iter().filter_map(of_node).take(REASONS).collect();
+    let why = match (nodes, said.as_slice()) {
+        ([], _) => "no node is known".to_owned(),
+        (_, []) => "none of the nodes has it".to_owned(),
+        _ => said.join("; "),
+    };
+    Err(ApiError::BackendUnavailable { backend: "MICROVM", why })
 }
 
 fn unknown_image(image: &ImageRef) -> impl FnOnce(StoreError) -> ApiError {
@@ -162,6 +173,7 @@ fn refusal(tenant: &TenantId, spec: &JobSpec, nodes: &[NodeRecord]) -> Option<St
             cpu_milli: spec.limits.cpu_milli,
             disk_bytes: spec.node_disk_bytes(),
         },
+        backend: spec.backend,
         avoid: Vec::new(),
         created: now(),
     };
@@ -169,6 +181,7 @@ fn refusal(tenant: &TenantId, spec: &JobSpec, nodes: &[NodeRecord]) -> Option<St
         node: node.id.clone(),
         capacity: node.capacity,
         overhead: node.overhead,
+        microvm: node.offered(Backend::Microvm.runs_on()),
         used_memory_bytes: 0,
         used_cpu_milli: 0,
         used_disk_bytes: 0,

@@ -34,12 +34,13 @@ pub(crate) fn state_message(state: JobState) -> v1::State {
 /// A job with its attempts.
 pub(crate) fn job_message(job: JobRecord) -> v1::Job {
     let name = JobName { tenant: job.tenant, job: job.id };
+    let backend = job.spec.backend;
     v1::Job {
         name: name.to_string(),
         spec: Some(spec_message(job.spec)),
         state: state_message(job.state).into(),
         reason: if job.state.is_terminal() { job.reason } else { String::new() },
-        attempts: job.attempts.into_iter().map(attempt_message).collect(),
+        attempts: job.attempts.into_iter().map(|attempt| attempt_message(attempt, backend)).collect(),
         create_time: Some(timestamp(job.created)),
         end_time: job.ended.map(timestamp),
         cancel_requested: job.cancel_requested.is_some() && !job.state.is_terminal(),
@@ -134,14 +135,17 @@ fn limits_message(limits: &Limits) -> v1::Limits {
     }
 }
 
-/// One attempt. The sentry is the only sandbox so far.
-fn attempt_message(attempt: AttemptRecord) -> v1::Attempt {
+/// One attempt.
+fn attempt_message(attempt: AttemptRecord, backend: Backend) -> v1::Attempt {
     let running = if attempt.started.is_some() { v1::State::Running } else { v1::State::Leased };
     let mut message = v1::Attempt {
         number: attempt.attempt,
         state: running.into(),
         node: format!("nodes/{}", attempt.node),
-        backend: v1::Backend::Sentry.into(),
+        backend: match backend {
+            Backend::Auto | Backend::Sentry => v1::Backend::Sentry.into(),
+            Backend::Microvm => v1::Backend::Microvm.into(),
+        },
         lease_time: Some(timestamp(attempt.leased)),
         start_time: attempt.started.map(timestamp),
         end_time: attempt.finished.map(timestamp),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bulkhead_proto::worker::from_worker::Message as FromNode;
 use bulkhead_proto::worker::to_worker::Message as ToNode;
 use bulkhead_proto::worker::{
-    AttemptId, CancelAttempt, FromWorker, Heartbeat, Lease, LeasesRenewed, OutputAck, Register, Registered,
-    ToWorker,
+    AttemptId, BackendOffer as OfferMessage, CancelAttempt, FromWorker, Heartbeat, Lease, LeasesRenewed,
+    OutputAck, Register, Registered, ToWorker,
 };
 use bulkhead_scheduler::{
     Assignment, Heartbeat as Alive, IntakeError, LeaseProgress, NewNode, NodeCommand, NodeLink, Registration,
@@ -15,8 +15,8 @@ use bulkhead_scheduler::{
 };
 use bulkhead_telemetry::Chain;
 use bulkhead_types::{
-    AttemptKey, AttemptOutcome, AttemptState, ImageRef, NodeCapacity, NodeId, SandboxOverhead, StreamTotals,
-    Usage, bounds,
+    AttemptKey, AttemptOutcome, AttemptState, Backend, BackendOffer, ImageRef, NodeCapacity, NodeId,
+    SandboxOverhead, StreamTotals, Usage, bounds,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -41,7 +41,7 @@ const MAX_LISTED: usize = 10_000;
 const MAX_BACKENDS: usize = 8;
 /// Longest version or backend, in bytes.
 const MAX_TEXT: usize = 64;
-/// Longest text of an outcome that is kept, in bytes.
+/// Longest text of an outcome that is kept, or of a reason for which a node has no backend, in bytes.
 const MAX_REASON: usize = 4096;
 /// Most lines of problems, and most system calls, of an outcome that are kept.
 const MAX_LINES: usize = 256;
@@ -157,12 +157,25 @@ fn new_node(node: &NodeId, register: Register) -> Result<NewNode, ApiError> {
         u64::try_from(value).map_err(|_| ApiError::field(field, "must not be negative"))
     };
     let text = |text: &String| text.len() <= MAX_TEXT && !text.contains('\0');
-    if register.backends.len() > MAX_BACKENDS
-        || !register.backends.iter().all(text)
-        || !text(&register.version)
-    {
-        return Err(ApiError::field("register", "backends and version must be short"));
+    if register.offers.len() > MAX_BACKENDS || !text(&register.version) {
+        return Err(ApiError::field("register", "offers and version must be short"));
     }
+    let offer = |offer: OfferMessage| {
+        if !text(&offer.name) || offer.unavailable.len() > MAX_REASON {
+            return Err(ApiError::field("register.offers", "names and reasons must be short"));
+        }
+        Ok(BackendOffer {
+            name: offer.name,
+            overhead: SandboxOverhead {
+                memory_bytes: size("register.offers.overhead_bytes", offer.overhead_bytes)?,
+                memory_per_mib: size("register.offers.overhead_bytes_per_mib", offer.overhead_bytes_per_mib)?,
+            },
+            unavailable: (!offer.unavailable.is_empty()).then(|| offer.unavailable.replace('\0', "")),
+        })
+    };
+    let offers = register.offers.into_iter().map(offer).collect::<Result<Vec<_>, ApiError>>()?;
+    let there = || offers.iter().filter(|offer| offer.unavailable.is_none());
+    let sentry = there().find(|offer| offer.name == Backend::Sentry.runs_on());
     Ok(NewNode {
         id: node.clone(),
         capacity: NodeCapacity {
@@ -171,11 +184,9 @@ fn new_node(node: &NodeId, register: Register) -> Result<NewNode, ApiError> {
             disk_bytes: size("register.disk_bytes", register.disk_bytes)?,
             sandboxes: register.max_sandboxes.clamp(0, MAX_SANDBOXES).unsigned_abs().into(),
         },
-        overhead: SandboxOverhead::fixed(size(
-            "register.sandbox_overhead_bytes",
-            register.sandbox_overhead_bytes,
-        )?),
-        backends: register.backends,
+        overhead: sentry.map_or(SandboxOverhead::fixed(0), |offer| offer.overhead),
+        backends: there().map(|offer| offer.name.clone()).collect(),
+        offers,
         labels: BTreeMap::new(),
         version: register.version,
     })
@@ -419,7 +430,7 @@ async fn message(service: &Shared, assignment: Assignment, id: AttemptId) -> Res
         image_digest: digest.to_string(),
         image_owner: image.owner.to_string(),
         image_config_json: image.meta.to_json().into_bytes(),
-        backend: "sentry".into(),
+        backend: assignment.spec.backend.runs_on().into(),
     })
 }
 

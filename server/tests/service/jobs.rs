@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bulkhead_proto::v1::*;
+use bulkhead_proto::worker::Register;
 use bulkhead_proto::worker::to_worker::Message;
 use bulkhead_types::{AttemptState, JobSpec as Spec};
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
 use super::harness::{Running, assert_field, assert_not_found, reason, spec};
-use super::node::{GIB, Node, outcome, register};
+use super::node::{GIB, Node, offer, outcome, register};
 
 #[tokio::test]
 async fn a_job_runs_and_its_result_is_read_back() {
@@ -124,6 +125,36 @@ async fn a_job_that_no_node_can_hold_is_rejected_and_a_missing_backend_is_said()
         acme.create(|spec| spec.backend = Backend::Microvm.into()).await.expect_err("no such backend");
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert_eq!(reason(&status), "BACKEND_UNAVAILABLE");
+    // What doctor says there, with what to do.
+    let text = status.message();
+    assert!(text.contains("node-1") && text.contains("modprobe kvm_intel"), "{text}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_for_a_virtual_machine_goes_where_there_are_some() {
+    let running = Running::start().await;
+    let acme = running.tenant("acme").await;
+    let mut without = Node::connect_with(&running, "node-1", register(64 * GIB)).await;
+    let offers = vec![offer("sentry", ""), offer("microvm", "")];
+    let with = Register { offers, ..register(8 * GIB) };
+    let mut with = Node::connect_with(&running, "node-2", with).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let job = acme.create(|spec| spec.backend = Backend::Microvm.into()).await.expect("node-2 has them");
+    let lease = with.lease().await;
+    assert_eq!(lease.backend, "microvm");
+    let id = lease.id.expect("an id");
+    with.started(&id).await;
+    assert!(with.finish(&id, &outcome(AttemptState::Succeeded, 0)).await);
+    let done = acme.ended(&job.name).await;
+    assert_eq!(done.attempts[0].backend(), Backend::Microvm);
+    // A sentry goes where it leaves the least memory free; both have those.
+    acme.create(|_| {}).await.expect("created");
+    let lease = tokio::select! {
+        lease = with.lease() => lease,
+        lease = without.lease() => lease,
+    };
+    assert_eq!(lease.backend, "sentry");
     running.stop().await;
 }
 

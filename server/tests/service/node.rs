@@ -6,8 +6,8 @@ use bulkhead_proto::worker::from_worker::Message as ToServer;
 use bulkhead_proto::worker::to_worker::Message;
 use bulkhead_proto::worker::worker_service_client::WorkerServiceClient;
 use bulkhead_proto::worker::{
-    AttemptFinished, AttemptId, AttemptStarted, FromWorker, Heartbeat, Lease, OutputAck, OutputChunk,
-    Progress, Register, Registered, ToWorker,
+    AttemptFinished, AttemptId, AttemptStarted, BackendOffer, FromWorker, Heartbeat, Lease, OutputAck,
+    OutputChunk, Progress, Register, Registered, ToWorker,
 };
 use bulkhead_server::identity::{Authority, Credentials, KeyDirectory, SERVER_NAME};
 use bulkhead_types::{AttemptOutcome, AttemptState, NodeId, StreamTotals, Termination, Usage};
@@ -50,10 +50,19 @@ pub(crate) fn register(memory_bytes: i64) -> Register {
         cpu_milli: 64_000,
         disk_bytes: 1000 * GIB,
         max_sandboxes: 64,
-        backends: vec!["sentry".into()],
-        sandbox_overhead_bytes: 16 << 20,
+        offers: vec![offer("sentry", ""), offer("microvm", "there is no /dev/kvm: modprobe kvm_intel")],
         attempts: Vec::new(),
         draining: false,
+    }
+}
+
+/// What costs 16 MiB, or is not there for a reason.
+pub(crate) fn offer(name: &str, unavailable: &str) -> BackendOffer {
+    BackendOffer {
+        name: name.into(),
+        overhead_bytes: 16 << 20,
+        overhead_bytes_per_mib: 0,
+        unavailable: unavailable.into(),
     }
 }
 

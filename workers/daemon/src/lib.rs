@@ -18,6 +18,7 @@
 
 mod attach;
 mod attempt;
+mod backends;
 mod cache;
 mod capacity;
 mod config;
@@ -26,6 +27,7 @@ mod run;
 mod spool;
 mod worker;
 
+pub use backends::Backends;
 pub use capacity::measure;
 pub use config::{DaemonError, WorkerConfig};
 pub use name::BadName;

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bulkhead_sandbox::Backend;
 use bulkhead_types::{AttemptKey, NodeCapacity};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use crate::attempt::{Attempt, Stop, now};
 use crate::cache::Cache;
 use crate::name::AttemptName;
 use crate::spool::Spool;
-use crate::{DaemonError, WorkerConfig, capacity};
+use crate::{Backends, DaemonError, WorkerConfig, capacity};
 
 /// The first wait between two tries to reach the server; doubled up to [`LONGEST_BACK_OFF`].
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -28,7 +27,7 @@ const VANISH: Duration = Duration::from_secs(10);
 
 /// What the parts of a worker share. Lock order: only one of these locks is held at a time.
 pub(crate) struct Node {
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) backends: Backends,
     pub(crate) cache: Cache,
     pub(crate) capacity: NodeCapacity,
     spool: Spool,
@@ -180,11 +179,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`DaemonError`] when the directory or the host can't be read.
-    pub fn new(
-        config: &WorkerConfig,
-        endpoint: &Endpoint,
-        backend: Arc<dyn Backend>,
-    ) -> Result<Self, DaemonError> {
+    pub fn new(config: &WorkerConfig, endpoint: &Endpoint, backends: Backends) -> Result<Self, DaemonError> {
         let failed = |what| move |source| DaemonError::Io { what, source };
         let capacity = capacity::measure(config)?;
         let spool = Spool::open(config.data_dir.join("spool")).map_err(failed("opening the spool"))?;
@@ -199,7 +194,7 @@ impl Worker {
             })
             .collect();
         let node = Arc::new(Node {
-            backend,
+            backends,
             cache,
             capacity,
             spool,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bulkhead_types::{NodeCapacity, NodeId, SandboxOverhead, Timestamp};
+use bulkhead_types::{BackendOffer, NodeCapacity, NodeId, SandboxOverhead, Timestamp};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
@@ -26,6 +26,8 @@ pub struct NewNode {
     pub overhead: SandboxOverhead,
     /// `SENTRY`, `MICROVM`.
     pub backends: Vec<String>,
+    /// What it says of each kind of sandbox.
+    pub offers: Vec<BackendOffer>,
     /// For operators.
     pub labels: BTreeMap<String, String>,
     /// Of its software.
@@ -66,6 +68,7 @@ impl FleetStore {
             .bind(&node.backends)
             .bind(Json(&node.labels))
             .bind(&node.version)
+            .bind(Json(&node.offers))
             .fetch_one(&self.pool)
             .await?;
         row.into_record()
@@ -191,6 +194,7 @@ struct NodeRow {
     sandboxes: i64,
     overhead_bytes: i64,
     backends: Vec<String>,
+    offers: Json<Vec<BackendOffer>>,
     labels: Json<BTreeMap<String, String>>,
     version: String,
     draining: bool,
@@ -210,6 +214,7 @@ impl NodeRow {
             },
             overhead: SandboxOverhead::fixed(from_db(self.overhead_bytes)),
             backends: self.backends,
+            offers: self.offers.0,
             labels: self.labels.0,
             version: self.version,
             draining: self.draining,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bulkhead_types::{
-    AttemptKey, Digest, JobId, JobSpec, JobState, NodeId, Priority, TenantId, Timestamp, Transition, next,
+    AttemptKey, Backend, Digest, JobId, JobSpec, JobState, NodeId, Priority, TenantId, Timestamp, Transition,
+    next,
 };
 use sqlx::types::Json;
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -38,6 +39,8 @@ pub struct QueueHead {
     pub disk_bytes: u64,
     /// Nodes on which it failed before.
     pub avoid_nodes: Vec<NodeId>,
+    /// What it asks to be run by.
+    pub backend: Backend,
     /// When it was created.
     pub created: Timestamp,
 }
@@ -245,6 +248,7 @@ struct HeadRow {
     disk_bytes: i64,
     avoid_nodes: Vec<String>,
     created_us: i64,
+    backend: String,
 }
 
 impl HeadRow {
@@ -258,6 +262,8 @@ impl HeadRow {
             cpu_milli: from_db(self.cpu_milli),
             disk_bytes: from_db(self.disk_bytes),
             avoid_nodes: self.avoid_nodes.iter().map(|node| parse(node, "node")).collect::<Result<_, _>>()?,
+            backend: serde_json::from_value(serde_json::Value::String(self.backend))
+                .map_err(|_| StoreError::corrupt("description: unknown backend"))?,
             created: Timestamp::from_micros(self.created_us),
         })
     }

@@ -1,16 +1,16 @@
 macro_rules! node_columns {
     () => {
-        "id, memory_bytes, cpu_milli, disk_bytes, sandboxes, overhead_bytes, backends, labels, version, draining,
+        "id, memory_bytes, cpu_milli, disk_bytes, sandboxes, overhead_bytes, backends, offers, labels, version, draining,
          created_us, last_heartbeat_us"
     };
 }
 
 statements! { Scheduler:
     NODE_PUT = concat!("INSERT INTO nodes (id, memory_bytes, cpu_milli, disk_bytes, sandboxes, overhead_bytes,
-            backends, labels, version)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            backends, labels, version, offers)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         ON CONFLICT (id) DO UPDATE SET memory_bytes = $2, cpu_milli = $3, disk_bytes = $4, sandboxes = $5,
-            overhead_bytes = $6, backends = $7, labels = $8, version = $9, last_heartbeat_us = now_us()
+            overhead_bytes = $6, backends = $7, labels = $8, version = $9, offers = $10, last_heartbeat_us = now_us()
         RETURNING ", node_columns!());
     NODE_GET = concat!("SELECT ", node_columns!(), " FROM nodes WHERE id = $1");
     NODE_LIST = concat!("SELECT ", node_columns!(), " FROM nodes WHERE id > $1 ORDER BY id LIMIT $2");

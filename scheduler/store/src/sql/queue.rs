@@ -1,7 +1,7 @@
 statements! { Scheduler:
     /// The first `$1` waiting jobs of each tenant, in the tenant's order.
     QUEUE_HEADS = "SELECT t.id AS tenant, t.weight, j.id, j.priority, j.memory_bytes, j.cpu_milli, j.disk_bytes,
-            j.avoid_nodes, j.created_us
+            j.avoid_nodes, j.created_us, j.backend
         FROM tenants t CROSS JOIN LATERAL (
             SELECT * FROM jobs WHERE tenant = t.id AND state = 'QUEUED' ORDER BY priority DESC, id LIMIT $1
         ) j";

@@ -3,8 +3,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_daemon::{Worker, WorkerConfig};
-use bulkhead_sandbox::{SentryBackend, SentryOptions, leftovers};
+use bulkhead_daemon::{Backends, Worker, WorkerConfig};
+use bulkhead_sandbox::{
+    MicrovmBackend, MicrovmOptions, SentryBackend, SentryOptions, chain, leftovers, microvm,
+};
 use bulkhead_server::identity::SERVER_NAME;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
@@ -54,6 +56,9 @@ pub(super) struct WorkerOptions {
     /// How long running jobs may go on when the worker stops; then they get SIGTERM and their grace period
     #[arg(long, value_name = "TIME", value_parser = units::time, default_value = "10s")]
     drain: u64,
+    /// Directory with the microVM guest's vmlinux and initramfs [default: guest, beside this program]
+    #[arg(long, value_name = "DIR", env = "BULKHEAD_GUEST_DIR")]
+    guest_dir: Option<PathBuf>,
 }
 
 impl WorkerOptions {
@@ -63,6 +68,9 @@ impl WorkerOptions {
         arguments.extend(["--drain".into(), format!("{}ms", self.drain).into()]);
         if let Some(reserve) = self.memory_reserve {
             arguments.extend(["--memory-reserve".into(), reserve.to_string().into()]);
+        }
+        if let Some(directory) = &self.guest_dir {
+            arguments.extend(["--guest-dir".into(), directory.into()]);
         }
         arguments
     }
@@ -100,10 +108,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<ExitCode, Failure> {
     life::end_with_supervisor(args.supervised)?;
     make_private(&args.data_dir)?;
     remove_leftovers(&args.data_dir);
-    let options = SentryOptions::beside_current_executable(&args.data_dir)
-        .map_err(|e| Failure::of("this program's path can't be read", &e))?;
-    let backend = SentryBackend::new(options)
-        .map_err(|e| Failure::of("this host can't run sandboxes", &e).hint("see `bulkhead doctor`"))?;
+    let backends = backends(&args)?;
     let config = WorkerConfig {
         cache_budget_bytes: args.options.cache,
         memory_reserve_bytes: args.options.memory_reserve,
@@ -111,8 +116,8 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<ExitCode, Failure> {
         ..WorkerConfig::new(&args.data_dir)
     };
     let endpoint = endpoint(&args.server, &args.identity)?;
-    let worker = Worker::new(&config, &endpoint, Arc::new(backend))
-        .map_err(|e| Failure::of("the worker can't start", &e))?;
+    let worker =
+        Worker::new(&config, &endpoint, backends).map_err(|e| Failure::of("the worker can't start", &e))?;
     let registered = worker.registered();
     tokio::spawn(async move {
         registered.await;
@@ -125,6 +130,25 @@ pub(crate) async fn worker(args: WorkerArgs) -> Result<ExitCode, Failure> {
         })
         .await;
     Ok(life::ENDED)
+}
+
+/// Sentries, and virtual machines where this host can run them: else the server is told why not.
+fn backends(args: &WorkerArgs) -> Result<Backends, Failure> {
+    let no_path = |e: std::io::Error| Failure::of("this program's path can't be read", &e);
+    let options = SentryOptions::beside_current_executable(&args.data_dir).map_err(no_path)?;
+    let sentry = SentryBackend::new(options)
+        .map_err(|e| Failure::of("this host can't run sandboxes", &e).hint("see `bulkhead doctor`"))?;
+    let guest = args.options.guest_dir.as_deref();
+    let options = MicrovmOptions::beside_current_executable(&args.data_dir, guest).map_err(no_path)?;
+    let backends = Backends::default().with(Arc::new(sentry));
+    Ok(match MicrovmBackend::new(options) {
+        Ok(microvm) => backends.with(Arc::new(microvm)),
+        Err(error) => {
+            let why = chain(&error);
+            tracing::info!(why, "no microVMs on this node");
+            backends.without(microvm::NAME, why)
+        }
+    })
 }
 
 /// Removes the sandboxes that an earlier life left: their processes died with it, unless they died within this moment.

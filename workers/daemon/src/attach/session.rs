@@ -110,8 +110,7 @@ fn register(node: &Node) -> Register {
         cpu_milli: signed(capacity.cpu_milli),
         disk_bytes: signed(capacity.disk_bytes),
         max_sandboxes: i32::try_from(capacity.sandboxes).unwrap_or(i32::MAX),
-        backends: vec![node.backend.name().to_owned()],
-        sandbox_overhead_bytes: signed(node.backend.overhead().memory_bytes),
+        offers: node.backends.offers(),
         attempts: node.attempts().iter().map(|attempt| AttemptId::from(&attempt.name)).collect(),
         draining: node.is_draining(),
     }

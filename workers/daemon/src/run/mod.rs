@@ -54,7 +54,7 @@ pub(crate) async fn run(node: Arc<Node>, client: Client, attempt: Arc<Attempt>, 
         () = attempt.stopped() => Err(Problem::Node("ended before its sandbox was made".into())),
     };
     let outcome = match prepared {
-        Ok(prepared) => execute(Arc::clone(&node.backend), &attempt, prepared).await,
+        Ok(prepared) => execute(&attempt, prepared).await,
         Err(problem) => failed(&attempt, &problem),
     };
     let outcome = as_stopped(attempt.stopping(), outcome);
@@ -64,6 +64,7 @@ pub(crate) async fn run(node: Arc<Node>, client: Client, attempt: Arc<Attempt>, 
 
 /// Everything that the sandbox needs.
 struct Prepared {
+    backend: Arc<dyn Backend>,
     spec: JobSpec,
     resolved: Resolved,
     image: HeldImage,
@@ -73,9 +74,7 @@ struct Prepared {
 async fn prepare(node: &Node, client: Client, attempt: &Attempt, lease: Lease) -> Result<Prepared, Problem> {
     let malformed = |what: &str| Problem::Node(format!("the server sent {what} that can't be read"));
     let spec: JobSpec = serde_json::from_slice(&lease.spec_json).map_err(|_| malformed("a specification"))?;
-    if lease.backend != node.backend.name() {
-        return Err(Problem::Node(format!("this node has no backend {:?}", lease.backend)));
-    }
+    let backend = node.backends.get(&lease.backend).map_err(Problem::Node)?;
     let digest: Digest = lease.image_digest.parse().map_err(|_| malformed("an image digest"))?;
     let owner = Owner::parse(&lease.image_owner).ok_or_else(|| malformed("an image owner"))?;
     let meta = ImageMeta::from_json(&lease.image_config_json).map_err(|error| {
@@ -88,7 +87,7 @@ async fn prepare(node: &Node, client: Client, attempt: &Attempt, lease: Lease) -
     let fetcher = Fetcher { cache: &node.cache, client, attempt };
     let image = fetcher.image(&digest, owner, &meta).await?;
     let blobs = fetcher.blobs(inputs::needed(&spec)).await?;
-    Ok(Prepared { spec, resolved, image, blobs })
+    Ok(Prepared { backend, spec, resolved, image, blobs })
 }
 
 /// The job's last twelve hexadecimal digits: random ones, where the first tell only the time.
@@ -97,7 +96,7 @@ fn hostname(attempt: &Attempt) -> String {
     format!("job-{}", &simple[simple.len() - 12..])
 }
 
-async fn execute(backend: Arc<dyn Backend>, attempt: &Arc<Attempt>, prepared: Prepared) -> AttemptOutcome {
+async fn execute(attempt: &Arc<Attempt>, prepared: Prepared) -> AttemptOutcome {
     let limits = prepared.spec.limits;
     let longest = limits.wall_time() + Duration::from_millis(prepared.spec.grace_period_ms) + OVERDUE;
     let (send, ended) = tokio::sync::oneshot::channel();
@@ -105,7 +104,7 @@ async fn execute(backend: Arc<dyn Backend>, attempt: &Arc<Attempt>, prepared: Pr
     // A thread of its own: the calls block, and the sandbox's processes die with the thread that made them.
     let spawned = std::thread::Builder::new().name("sandbox".into()).spawn(move || {
         // Nobody waits any more if the attempt was given up as overdue.
-        let _ = send.send(in_sandbox(&*backend, &in_thread, prepared));
+        let _ = send.send(in_sandbox(&in_thread, prepared));
     });
     if let Err(error) = spawned {
         return failed(attempt, &Problem::Node(format!("no thread for the sandbox: {error}")));
@@ -123,13 +122,13 @@ async fn execute(backend: Arc<dyn Backend>, attempt: &Arc<Attempt>, prepared: Pr
 }
 
 /// Makes the sandbox, runs the job and returns when nothing of either is left.
-fn in_sandbox(backend: &dyn Backend, attempt: &Arc<Attempt>, prepared: Prepared) -> AttemptOutcome {
+fn in_sandbox(attempt: &Arc<Attempt>, prepared: Prepared) -> AttemptOutcome {
     let limits = prepared.spec.limits;
     let (pump, ends) = match Pump::start(attempt, limits.output_bytes) {
         Ok(started) => started,
         Err(error) => return failed(attempt, &Problem::Node(format!("no pipes for the job: {error}"))),
     };
-    let ran = make_and_run(backend, attempt, prepared, ends, &limits);
+    let ran = make_and_run(attempt, prepared, ends, &limits);
     pump.finish();
     match ran {
         Ok((finished, outputs)) => outcome_of(attempt, finished, outputs),
@@ -138,13 +137,12 @@ fn in_sandbox(backend: &dyn Backend, attempt: &Arc<Attempt>, prepared: Prepared)
 }
 
 fn make_and_run(
-    backend: &dyn Backend,
     attempt: &Arc<Attempt>,
     prepared: Prepared,
     ends: JobEnds,
     limits: &Limits,
 ) -> Result<(Finished, Vec<OutputFile>), Problem> {
-    let Prepared { mut spec, resolved, image, blobs } = prepared;
+    let Prepared { backend, mut spec, resolved, image, blobs } = prepared;
     let request = CreateRequest { id: SandboxId::generate(), limits: *limits };
     let sandbox = backend.create(&request).map_err(sandbox_problem)?;
     attempt.set_controller(sandbox.controller());

@@ -243,7 +243,9 @@ impl World {
             WorkerConfig { drain_timeout: Duration::from_millis(300), ..WorkerConfig::new(dir.path()) };
         let endpoint =
             tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("endpoint");
-        let worker = Worker::new(&config, &endpoint, backend.clone()).expect("worker");
+        let worker =
+            Worker::new(&config, &endpoint, bulkhead_daemon::Backends::default().with(backend.clone()))
+                .expect("worker");
         let (shutdown, asked) = oneshot::channel();
         let worker = tokio::spawn(worker.run(async {
             let _ = asked.await;
