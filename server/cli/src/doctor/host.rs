@@ -12,6 +12,7 @@ use bulkhead_sandbox::{
 use bulkhead_types::{Limits, SandboxId};
 
 use super::checks::Check;
+use super::machines;
 
 /// Oldest kernel with everything that the sentry can't do without (seccomp ADDFD with flags, cgroup.kill, close_range).
 const KERNEL_LEAST: (u32, u32) = (5, 14);
@@ -25,7 +26,7 @@ const CONVERTER_NAME: &str = "bulkhead-convert";
 const POSTGRES_DEBIAN: &str = "/usr/lib/postgresql";
 
 /// Looks at everything; takes some tens of milliseconds.
-pub(super) fn examine(data_dir: &Path) -> Vec<Check> {
+pub(super) fn examine(data_dir: &Path, guest_dir: Option<&Path>) -> Vec<Check> {
     let mut checks = vec![privilege(), kernel(), processor()];
     checks.extend(seccomp());
     checks.push(remote_memory());
@@ -36,7 +37,7 @@ pub(super) fn examine(data_dir: &Path) -> Vec<Check> {
     checks.push(sandbox(data_dir));
     checks.push(disk(data_dir));
     checks.push(postgres());
-    checks.push(kvm());
+    checks.extend(machines::examine(&existing(data_dir), guest_dir));
     checks
 }
 
@@ -256,22 +257,6 @@ fn postgres() -> Check {
         None => check.missing(
             format!("no postgres and initdb in {POSTGRES_DEBIAN}/*/bin or PATH"),
             "apt-get install postgresql (cargo xtask setup does, without Debian's automatic cluster)",
-        ),
-    }
-}
-
-fn kvm() -> Check {
-    let check = Check::new("/dev/kvm", "microVMs; sentries do without").optional();
-    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
-    let named: Vec<&str> =
-        modules.lines().filter_map(|l| l.split(' ').next()).filter(|n| n.starts_with("kvm")).collect();
-    let module = if named.is_empty() { "built into the kernel".to_owned() } else { named.join(", ") };
-    let opened = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    match opened {
-        Ok(_) => check.found(format!("can be opened ({module})")),
-        Err(error) => check.missing(
-            error.to_string(),
-            "modprobe kvm_intel or kvm_amd; in a VM enable nested virtualisation",
         ),
     }
 }

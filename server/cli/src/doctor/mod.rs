@@ -3,6 +3,7 @@
 mod checks;
 mod host;
 mod leftovers;
+mod machines;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -16,6 +17,9 @@ pub(crate) struct DoctorArgs {
     /// Where the service keeps its data
     #[arg(long, value_name = "DIR", env = "BULKHEAD_DATA_DIR", default_value = "/var/lib/bulkhead")]
     data_dir: PathBuf,
+    /// Directory with the microVM guest's vmlinux and initramfs [default: guest, beside this program]
+    #[arg(long, value_name = "DIR", env = "BULKHEAD_GUEST_DIR")]
+    guest_dir: Option<PathBuf>,
     /// Look for what killed sandboxes and services left: exit status 1 if there is anything
     #[arg(long)]
     leftovers: bool,
@@ -32,7 +36,7 @@ pub(crate) fn run(args: DoctorArgs) -> ExitCode {
     let good = if args.leftovers {
         leftovers::run(&args.data_dir, args.clean, args.json)
     } else {
-        let checks = host::examine(&args.data_dir);
+        let checks = host::examine(&args.data_dir, args.guest_dir.as_deref());
         print(&if args.json { as_json(&checks) } else { as_text(&checks) });
         checks.iter().all(|c| c.ok || !c.required)
     };
@@ -99,7 +103,7 @@ mod tests {
             return;
         }
         let directory = tempfile::tempdir().expect("temporary directory");
-        let checks = host::examine(directory.path());
+        let checks = host::examine(directory.path(), None);
         // The programs lie beside the command, not beside its tests.
         let missing: Vec<_> = checks
             .iter()
