@@ -25,6 +25,10 @@ from bulkhead import Archive, BulkheadError, Client, Collect, Env, Job, Limits, 
 MIB = 1 << 20
 # Longest that one job of the demo may take, in seconds, before the demo gives up on it.
 PATIENCE = 60.0
+# The same in a virtual machine: on a software KVM each one boots for seconds of one processor, and they share.
+MACHINE_PATIENCE = 200.0
+# Virtual machines at once, so that each boots in its time.
+MACHINES = 4
 
 SCRIPT = """\
 import os, subprocess, sys
@@ -163,9 +167,11 @@ def cases(client: Client, nonce: str) -> list[Case]:
     ]
 
 
-def finish(client: Client, row: Row, name: str, check: Callable[[Client, Job], str]) -> None:
+def finish(
+    client: Client, row: Row, name: str, check: Callable[[Client, Job], str], patience: float = PATIENCE
+) -> None:
     try:
-        job = client.wait(name, PATIENCE)
+        job = client.wait(name, patience)
         row.job, row.seen, row.detail = job, job.state, job.reason
         problem = must(job.state == row.expected, f"ended {job.state}") or check(client, job)
         row.good = not problem
@@ -187,16 +193,76 @@ def run_cases(client: Client, rows: list[Row]) -> None:
         finish(client, row, name, check)
 
 
-def cancel_one(client: Client, nonce: str) -> Row:
+def cancel_one(client: Client, nonce: str, backend: str = "AUTO") -> Row:
     """Cancels a job once it has said something; what it said must be kept."""
     row = Row(client.tenant, "cancelled while it runs", "CANCELLED")
-    job = client.submit("demo", ["sh", "-c", f"echo {nonce}; sleep 1000"], grace_period=0.5)
+    argv = ["sh", "-c", f"echo {nonce}; sleep 1000"]
+    job = client.submit("demo", argv, grace_period=0.5, backend=backend)
     for event in client.watch(job.name):
         if isinstance(event, OutputChunk):
             client.cancel(job.name)
             break
-    finish(client, row, job.name, has_nonce(nonce))
+    finish(client, row, job.name, has_nonce(nonce), MACHINE_PATIENCE)
     return row
+
+
+def own_kernel(client: Client, job: Job) -> str:
+    """The kernel that a job in a virtual machine sees is not the host's."""
+    kernel = client.output(job.name).stdout.decode().strip()
+    return must(kernel.startswith("Linux ") and os.uname().release not in kernel, f"it saw {kernel!r}")
+
+
+def machine_cases(client: Client, nonce: str) -> list[Case]:
+    """Everything of the sentry's cases, and what only a kernel of its own can do."""
+    mount = "mount -t tmpfs none /mnt && mkdir /mnt/a && unshare --mount --net true && echo " + nonce
+    disk = "dd if=/dev/zero of=/var/tmp/fill bs=65536"
+    own = [
+        Case("its own kernel", "SUCCEEDED", ["uname", "-sr"], own_kernel),
+        Case("mount and unshare", "SUCCEEDED", ["sh", "-c", mount], has_nonce(nonce)),
+        Case(
+            "disk filler",
+            "DISK_LIMIT",
+            ["sh", "-c", disk],
+            reason_says("disk", "8 mib"),
+            {"limits": Limits(disk_bytes=8 * MIB)},
+        ),
+    ]
+    shared = cases(client, nonce)
+    for case in shared:
+        if case.what == "memory hog":
+            # Each page that a guest touches first is a page fault of its kernel: milliseconds where that is emulated.
+            case.options["limits"] = Limits(memory_bytes=32 * MIB, wall_time=150)
+    return own + shared
+
+
+def run_machines(client: Client, rows: list[Row], offered: set[str]) -> None:
+    """The same promises in virtual machines; or the refusal, where the node has none."""
+    kind = "microVM: "
+    if "microvm" not in offered:
+        row = Row(client.tenant, kind + "refused with the reason", "FAILED_PRECONDITION")
+        begin = time.monotonic()
+        try:
+            client.submit("demo", ["true"], backend="MICROVM")
+        except BulkheadError as error:
+            row.seen, row.detail = error.code, str(error)
+        quick = time.monotonic() - begin < 1
+        row.good = row.seen == row.expected and quick
+        rows.append(row)
+        return
+    nonce = secrets.token_hex(8)
+    waiting: list[tuple[Row, str, Callable[[Client, Job], str]]] = []
+    for case in machine_cases(client, nonce):
+        if len(waiting) == MACHINES:
+            finish(client, *waiting.pop(0), MACHINE_PATIENCE)
+        row = Row(client.tenant, kind + case.what, case.expected)
+        rows.append(row)
+        job = client.submit("demo", case.argv, backend="MICROVM", **case.options)  # type: ignore[arg-type]
+        waiting.append((row, job.name, case.check))
+    for entry in waiting:
+        finish(client, *entry, MACHINE_PATIENCE)
+    cancelled = cancel_one(client, nonce, "MICROVM")
+    cancelled.what = kind + cancelled.what
+    rows.append(cancelled)
 
 
 def refuse_stranger(stranger: Client, owner_row: Row) -> Row:
@@ -279,6 +345,7 @@ def main() -> int:
     names = [entry.split("=", 1) for entry in options.tenant]
     with Client(options.server, "operator", Path(options.operator).read_text().strip()) as operator:
         print(f"service {operator.version()}, nodes: {', '.join(n.name for n in operator.nodes())}")
+        offered = {backend for node in operator.nodes() for backend in node.backends}
         for name, _ in names:
             operator.create_tenant(name)
     clients = [Client(options.server, name, Path(file).read_text().strip()) for name, file in names]
@@ -292,6 +359,7 @@ def main() -> int:
     rows.append(refuse_stranger(clients[1], results[0][0]))
     rows.append(refuse_stranger(clients[0], results[1][0]))
     rows.append(survive_kill(clients[0], options.serve_pid))
+    run_machines(clients[0], rows, offered)
     show(rows)
     wrong = [row for row in rows if not row.good]
     # A tenant whose thread died would otherwise just have fewer lines.

@@ -9,9 +9,9 @@ const MIB: i64 = 1 << 20;
 const LATE: f64 = 4.0;
 
 /// One job and what it must come to.
-struct Case {
-    what: &'static str,
-    spec: v1::JobSpec,
+pub(super) struct Case {
+    pub(super) what: &'static str,
+    pub(super) spec: v1::JobSpec,
     state: v1::State,
     /// The reason holds each of these, whatever their case.
     says: &'static [&'static str],
@@ -42,7 +42,7 @@ fn program(bytes: Vec<u8>, mode: u32) -> v1::JobSpec {
     }
 }
 
-fn resources() -> Vec<Case> {
+pub(super) fn resources() -> Vec<Case> {
     let wall = |value| v1::Limits { wall_time: milliseconds(value), ..Default::default() };
     let memory = v1::Limits { memory_bytes: 64 * MIB, ..wall(30_000) };
     let kept = 64 << 10;
@@ -147,7 +147,7 @@ fn code(want: i32, job: &v1::Job) -> Result<(), String> {
     must(found == Some(want), || format!("exit code {found:?}"))
 }
 
-fn starts() -> Vec<Case> {
+pub(super) fn starts() -> Vec<Case> {
     let argv = |path: &str| v1::JobSpec { argv: vec![path.to_owned()], ..shell("") };
     let foreign = elf::program(elf::AARCH64, &[0; 16]);
     // xor eax, eax; mov [rax], eax
@@ -180,7 +180,7 @@ fn starts() -> Vec<Case> {
     ]
 }
 
-fn check(tenant: &Tenant<'_>, case: &Case, name: &str) -> Result<(), String> {
+pub(super) fn check(tenant: &Tenant<'_>, case: &Case, name: &str) -> Result<(), String> {
     let job = tenant.wait(name);
     must(job.state() == case.state, || format!("ended {}: {}", job.state().as_str_name(), job.reason))?;
     must(job.attempts.len() == 1, || format!("{} attempts", job.attempts.len()))?;

@@ -6,6 +6,7 @@
 mod churn;
 mod faults;
 mod limits;
+mod machines;
 mod readme;
 #[path = "../ready/mod.rs"]
 mod ready;

@@ -14,11 +14,18 @@ pub(crate) struct Service {
     endpoint: String,
     data: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
+    /// Where its workers look for the guest of virtual machines, if not beside their program.
+    guest: Option<PathBuf>,
 }
 
 impl Service {
     /// Starts a service that has the image `tiny`, and `demo` where the tests have it.
     pub(crate) fn start() -> Self {
+        Self::start_with_guest(None)
+    }
+
+    /// Starts one whose node finds the guest of virtual machines there.
+    pub(crate) fn start_with_guest(guest: Option<&Path>) -> Self {
         // Not in a temporary directory of the user's: PostgreSQL runs as another one. A short path, for its socket.
         let data = tempfile::Builder::new().prefix("bulkhead-e2e.").tempdir_in("/var/tmp").expect("a folder");
         fs::set_permissions(data.path(), fs::Permissions::from_mode(0o711)).expect("chmod");
@@ -26,9 +33,10 @@ impl Service {
         if let Some(tar) = debian() {
             import(data.path(), "demo", &tar);
         }
-        let (child, endpoint) = serve(data.path());
+        let guest = guest.map(Path::to_path_buf);
+        let (child, endpoint) = serve(data.path(), guest.as_deref());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        Self { child, endpoint, data, runtime: runtime.expect("a runtime") }
+        Self { child, endpoint, data, runtime: runtime.expect("a runtime"), guest }
     }
 
     /// `bulkhead` with this data directory as the default.
@@ -98,8 +106,17 @@ impl Service {
 
     /// The sandboxes that run now: their first processes.
     pub(crate) fn sentries(&self) -> Vec<i32> {
-        let sentry = |pid: &i32| alive(*pid) && command_of(*pid).contains("bulkhead-sentry");
-        children(self.worker_pid()).into_iter().filter(sentry).collect()
+        self.sandboxes("bulkhead-sentry")
+    }
+
+    /// The virtual machines that run now.
+    pub(crate) fn machines(&self) -> Vec<i32> {
+        self.sandboxes("bulkhead-vmm")
+    }
+
+    fn sandboxes(&self, program: &str) -> Vec<i32> {
+        let runs = |pid: &i32| alive(*pid) && command_of(*pid).contains(program);
+        children(self.worker_pid()).into_iter().filter(runs).collect()
     }
 
     /// Rows of the database, read past the service, each as its columns joined by `|`.
@@ -155,7 +172,7 @@ impl Service {
 
     /// Starts it again on the same data directory.
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.endpoint) = serve(self.data.path());
+        (self.child, self.endpoint) = serve(self.data.path(), self.guest.as_deref());
     }
 
     /// Stops it in order, and checks that nothing of it is left.
@@ -211,9 +228,12 @@ fn import(data: &Path, name: &str, tar: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn serve(data: &Path) -> (Child, String) {
+fn serve(data: &Path, guest: Option<&Path>) -> (Child, String) {
     let mut command = bulkhead(data);
     command.arg("serve");
+    if let Some(guest) = guest {
+        command.env("BULKHEAD_GUEST_DIR", guest);
+    }
     let (child, ready) = ready::start(command, &data.join("serve.log"));
     (child, ready["endpoint"].as_str().expect("an endpoint").to_owned())
 }

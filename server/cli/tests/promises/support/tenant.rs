@@ -27,6 +27,15 @@ impl<'a> Tenant<'a> {
         self.now(self.client.create_job(&self.parent, spec)).name
     }
 
+    /// Why a job is refused: the reason of the error and its text.
+    pub(crate) fn refused(&self, spec: v1::JobSpec) -> (String, String) {
+        let create = self.client.create_job(&self.parent, spec);
+        match self.service.runtime().block_on(create) {
+            Ok(job) => panic!("{} was created", job.name),
+            Err(error) => (error.reason.clone(), error.message),
+        }
+    }
+
     pub(crate) fn get(&self, name: &str) -> v1::Job {
         self.now(self.client.get_job(name))
     }
