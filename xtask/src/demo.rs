@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::service::{DataDirectory, Service, TENANT_SCOPES, token};
-use crate::{build, image, python, run, setup};
+use crate::{build, guest, image, python, run, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -20,6 +20,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::packages()?;
     build::product()?;
+    guest::install()?;
     let begin = Instant::now();
     let python = python::environment()?;
     let data = DataDirectory::new("demo", arguments.keep)?;

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::packages::{PACKAGES, Package};
-use crate::{build, run};
+use crate::{build, guest, run};
 
 /// Debian's PostgreSQL packages make and start a cluster of their own unless this file says no; ours is private
 /// and lies in the service's data directory.
@@ -17,6 +17,7 @@ const CLUSTER_CONFIG: &str = "/etc/postgresql-common/createcluster.conf";
 pub(crate) fn run() -> Result<()> {
     packages()?;
     build::product()?;
+    guest::install()?;
     println!("ready: {}", run::target()?.join("release/bulkhead").display());
     Ok(())
 }

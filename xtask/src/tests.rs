@@ -9,7 +9,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail};
 
 use crate::service::{DataDirectory, Service, TENANT_SCOPES, token};
-use crate::{build, image, python, run, setup};
+use crate::{build, guest, image, python, run, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "--quiet",
         ]))
     })?;
+    report.part("guest", |_| guest::install().map(|_| ()))?;
     report.part("image", |_| image::archive().map(|_| ()))?;
     report.part("python client", |_| python::environment().map(|_| ()))?;
     report.part("format", |_| lint("fmt", &["fmt", "--all", "--check"]))?;
@@ -74,7 +75,8 @@ impl Report {
         println!("== {name}");
         let begin = Instant::now();
         let result = body(self);
-        let needed = matches!(name, "packages" | "build" | "test build" | "image" | "python client");
+        let needed =
+            matches!(name, "packages" | "build" | "test build" | "guest" | "image" | "python client");
         self.parts.push((name, begin.elapsed(), result.is_ok()));
         match result {
             Err(error) if needed => Err(error),

@@ -1,6 +1,8 @@
 //! `cargo xtask bench AREA`: what the product costs, beside its peers, in one run on one machine.
 
 mod contender;
+mod microvm;
+mod microvm_peer;
 mod row;
 mod sentry;
 mod service;
@@ -32,12 +34,17 @@ pub(crate) struct Arguments {
     peer: Vec<String>,
 }
 
+/// Most boots of a machine: on a software KVM each takes seconds, and their instructions hardly differ.
+const MACHINES: usize = 5;
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Area {
     /// A sandbox from nothing to its end, and a job from submit to result.
     Start,
     /// The sentry: single operations and whole programs in a running sandbox.
     Sentry,
+    /// Virtual machines: boot, exits, the guest's own speed, the VMM's memory.
+    Microvm,
 }
 
 /// Runs a benchmark.
@@ -51,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             rows.extend(service::measure(arguments.runs, cold)?);
             rows
         }
+        Area::Microvm => microvm::measure(arguments.runs.min(MACHINES))?,
         Area::Sentry => sentry::measure(arguments.part, arguments.rounds, &arguments.peer)?,
     };
     if arguments.json {
