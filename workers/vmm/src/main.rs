@@ -4,13 +4,14 @@ use bulkhead_vmm::control;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let status = if arguments.is_empty() {
-        control::serve()
-    } else {
+    // A launcher gives the sandbox's id, for `ps` and for doctor; options are a person's.
+    let status = if arguments.iter().any(|argument| argument.starts_with("--")) {
         control::by_hand::run(&arguments).unwrap_or_else(|error| {
             eprintln!("bulkhead-vmm: {error}");
             2
         })
+    } else {
+        control::serve()
     };
     // At once, not by returning: threads of the machine may still be there, and everything of it dies with them.
     std::process::exit(status);
