@@ -1,7 +1,7 @@
 //! Direct boot: kernel, command line, initial file system and boot parameters put into memory, no firmware.
 //!
 //! ```text
-//! 0x400 MP table   0x7000 boot parameters   0x9000 page tables   0x20000 command line   0x21000 random seed
+//! 0 MP table   0x7000 boot parameters   0x9000 page tables   0x20000 command line   0x21000 random seed
 //! 1 MiB .. kernel .. (end of low memory: initial file system)
 //! ```
 
