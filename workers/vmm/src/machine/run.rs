@@ -1,7 +1,7 @@
 use std::fmt;
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -97,6 +97,8 @@ pub struct MachineError;
 #[derive(Debug)]
 pub struct Machine {
     vcpus: Vec<JoinHandle<()>>,
+    /// The processors' threads, for /proc.
+    vcpu_ids: Arc<Mutex<Vec<i32>>>,
     devices_thread: Option<JoinHandle<()>>,
     stop_devices: Arc<EventFd>,
     stop: Arc<AtomicBool>,
@@ -146,6 +148,7 @@ impl Machine {
             vcpus.iter().filter_map(|vcpu| KvmStatistics::open(vcpu, EMULATED).ok()).collect();
         let mut machine = Self {
             vcpus: Vec::new(),
+            vcpu_ids: Arc::default(),
             devices_thread: None,
             stop_devices: Arc::new(event_fd()?),
             stop: Arc::new(AtomicBool::new(false)),
@@ -199,8 +202,11 @@ impl Machine {
         on_thread: Option<OnThread>,
     ) -> Result<(), StartError> {
         let finish = self.finisher();
+        let ids = self.vcpu_ids.clone();
         self.vcpus.push(spawn(Role::Vcpu, Some(id), on_thread, move || {
             let finish = finish;
+            let own = rustix::thread::gettid().as_raw_nonzero().get();
+            ids.lock().unwrap_or_else(PoisonError::into_inner).push(own);
             let end = vcpu.run(&context);
             finish.with(end);
         })?);
@@ -264,6 +270,13 @@ impl Machine {
             return None;
         }
         self.kvm_statistics.iter().map(|one| one.read().ok()).sum()
+    }
+
+    /// How long its processors could have run but had to wait for one of the host's: the longest of them. Zero where the
+    /// host's kernel doesn't say.
+    pub fn waited_for_host(&self) -> Duration {
+        let ids = self.vcpu_ids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ids.iter().filter_map(|id| crate::statistics::run_delay(*id)).max().unwrap_or_default()
     }
 
     /// Brings all processors out of the guest for a moment: a sample of where it is.

@@ -4,7 +4,7 @@ mod kvm;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bulkhead_wire::MachineStatistics;
 use serde::Serialize;
@@ -171,6 +171,13 @@ pub fn own_memory_bytes() -> u64 {
         line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
     };
     (kibibytes("RssAnon:") + kibibytes("RssFile:")) * 1024
+}
+
+/// How long a thread of this process was ready to run and did not, because the host had no processor for it.
+pub fn run_delay(thread: i32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    // Nanoseconds that it ran, nanoseconds that it waited, turns.
+    text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
 #[cfg(test)]
