@@ -8,6 +8,7 @@ use rustix::io::Errno;
 const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
 const NOTIF_ADDFD: libc::c_ulong = 0x4018_2103;
+const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
 const NOTIF_SET_FLAGS: libc::c_ulong = 0x4008_2104;
 /// Wake the server on the core of the guest, and the guest on the core of the answer (Linux 6.6).
 const SYNC_WAKE_UP: libc::c_ulong = 1;
@@ -63,12 +64,19 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Notification, Errno> {
     Ok(notification)
 }
 
-/// Answers a notification. An answer to one that is gone is no error: its thread died.
-pub(crate) fn send(listener: BorrowedFd<'_>, id: u64, val: i64, flags: u32) {
+/// Answers a notification; false if it is gone, which is no error: its thread died.
+pub(crate) fn send(listener: BorrowedFd<'_>, id: u64, val: i64, flags: u32) -> bool {
     let response = Response { id, val, error: 0, flags };
     // SAFETY: `Response` is `struct seccomp_notif_resp` (24 bytes, as the request number says), live and ours.
     let sent = unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND, &raw const response) };
     debug_assert!(sent == 0 || matches!(last_errno(), Errno::NOENT | Errno::INPROGRESS));
+    sent == 0
+}
+
+/// Whether whoever sent this notification still waits for its answer.
+pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the request reads one u64, which is live.
+    unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_ID_VALID, &raw const id) == 0 }
 }
 
 /// Puts a descriptor into the process that waits for the answer; at `at` (replacing what is there) or at the
@@ -120,6 +128,12 @@ pub(crate) fn kill_namespace() {
     }
 }
 
+/// How late the calling thread's sleeps may end, in nanoseconds.
+pub(crate) fn set_timer_slack(nanoseconds: u64) {
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0) };
+}
+
 /// Whether `pid` is a living child of this process.
 pub(crate) fn is_child(pid: i32) -> bool {
     // SAFETY: siginfo_t is plain data for which zeroes are valid.
@@ -129,6 +143,18 @@ pub(crate) fn is_child(pid: i32) -> bool {
     let found = unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, &raw mut info, options) };
     // SAFETY: waitid has filled or zeroed si_pid.
     found == 0 && unsafe { info.si_pid() } == 0
+}
+
+/// Whether `pid` is a child of this process that has ended and is not reaped.
+pub(crate) fn is_ended_child(pid: i32) -> bool {
+    is_any_child(pid) && !is_child(pid)
+}
+
+/// Whether `pid` is a child of this process, living or not.
+pub(crate) fn is_any_child(pid: i32) -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: waitid may be given no place for its answer.
+    unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, std::ptr::null_mut(), options) == 0 }
 }
 
 /// What waitid said about an ended child.

@@ -38,9 +38,9 @@ pub trait Kernel: Send + Sync + 'static {
     /// `spawn_thread` (then `ran.token` says which, and `born` will not come).
     fn ran(&self, thread: &Arc<GuestThread>, ran: Ran);
 
-    /// A child that `fork` was told to make will never come: the host killed it before it could say so (out of
-    /// memory), or its parent died before the clone. On a thread of the platform's own. A kernel with processes
-    /// must override this, or a parent waits for such a child for ever.
+    /// A child that `fork` was told to make, or a thread of `spawn_thread`, will never come: the host killed it before
+    /// it could say so (out of memory), or its parent died before the clone. May be called inside a stop of another
+    /// thread. A kernel with processes must override this, or a parent waits for such a child for ever.
     fn stillborn(&self, _token: u64) {}
 
     /// The stub's process has died; nothing of its memory or threads is left. Called once for each stub that

@@ -33,10 +33,16 @@ pub const MAX_COMMANDS: usize = 64;
 /// (`HostCall::mmap` with it needs no consent).
 pub const IMAGE_FD: i32 = 1000;
 
+/// Descriptors for mappings by command: the first, and how many.
+pub(crate) const COMMAND_FDS: i32 = IMAGE_FD + 1;
+pub(crate) const COMMAND_FDS_COUNT: u32 = 20;
+
 // Inside a slot. The same numbers are in stub.S.
 pub(crate) const SLOT_COUNT: u64 = 0x00;
 pub(crate) const SLOT_FS: u64 = 0x08;
 pub(crate) const SLOT_TOKEN: u64 = 0x18;
+/// Written by the host's kernel when it forks: the child's number.
+pub(crate) const SLOT_CHILD: u64 = SLOT_TOKEN + 8;
 pub(crate) const SLOT_COMMANDS: u64 = 0x40;
 pub(crate) const COMMAND_SIZE: usize = 56;
 /// Bytes at [`scratch`](crate::GuestThread::scratch).

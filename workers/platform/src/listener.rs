@@ -39,6 +39,21 @@ pub(crate) enum BirthKind {
     Thread { slot: u64 },
 }
 
+impl BirthKind {
+    fn fork_slot(self) -> Option<u64> {
+        match self {
+            Self::Fork { slot } => Some(slot),
+            Self::Thread { .. } => None,
+        }
+    }
+}
+
+impl Birth {
+    fn is_orphan(&self) -> bool {
+        self.consented && self.kind.fork_slot().is_some() && self.parent.hold().is_none()
+    }
+}
+
 /// The clones of a sandbox that have not arrived, by the random word that the child has to say. Only the parent's
 /// own memory holds that word, so that of several stubs on a listener none can claim another's child.
 #[derive(Default)]
@@ -80,25 +95,41 @@ impl Births {
         expected.get(&word).is_some_and(ours).then(|| expected.remove(&word)).flatten()
     }
 
-    /// A child that had not arrived has died. Which one it was can't be known; when several are on their way, the
-    /// one that is forgotten instead is killed when it arrives, so that the numbers agree again.
-    pub(crate) fn lose_one(&self) -> Option<u64> {
-        let mut expected = self.lock();
-        let lost = expected.iter().find(|(_, b)| b.consented && matches!(b.kind, BirthKind::Fork { .. }));
-        let word = *lost?.0;
-        expected.remove(&word).map(|birth| birth.token)
+    /// A child that had not arrived has died. Its fork is the one whose parent was told this number by the host. (The
+    /// number lies in the parent's memory: a guest that changes it loses track of its own child.)
+    pub(crate) fn lose(&self, pid: i32) -> Option<u64> {
+        let candidates: Vec<(u64, Arc<Stub>, u64)> = {
+            let expected = self.lock();
+            let forks = expected.iter().filter(|(_, birth)| birth.consented);
+            forks.filter_map(|(word, birth)| Some((*word, birth.parent.clone(), birth.kind.fork_slot()?))).collect()
+        };
+        let lost = candidates.iter().find(|(_, parent, slot)| {
+            let mut told = [0; 4];
+            let read = parent.memory().read(slot + layout::SLOT_CHILD, &mut told);
+            read.is_ok() && i32::from_le_bytes(told) == pid
+        });
+        self.take(lost?.0).map(|birth| birth.token)
     }
 
-    /// Forgets what a dead stub can't do any more; the forks among it.
+    /// Whether a fork is expected whose parent is dead: it may have died before the clone.
+    pub(crate) fn orphans(&self) -> bool {
+        self.lock().values().any(Birth::is_orphan)
+    }
+
+    /// Forgets the forks of dead parents. To be called when no child is left that could be one of theirs.
+    pub(crate) fn lose_orphans(&self) -> Vec<u64> {
+        self.forget(Birth::is_orphan)
+    }
+
+    /// Forgets what a dead stub can't do any more. A fork that was consented to may have a child all the same.
     pub(crate) fn lose_parent(&self, parent: &Arc<Stub>) -> Vec<u64> {
+        let made = |birth: &Birth| birth.consented && birth.kind.fork_slot().is_some();
+        self.forget(|birth| Arc::ptr_eq(&birth.parent, parent) && !made(birth))
+    }
+
+    fn forget(&self, which: impl Fn(&Birth) -> bool) -> Vec<u64> {
         let mut expected = self.lock();
-        let gone = |birth: &Birth| {
-            let fork = matches!(birth.kind, BirthKind::Fork { .. });
-            Arc::ptr_eq(&birth.parent, parent) && !(fork && birth.consented)
-        };
-        let words: Vec<u64> = expected.iter().filter(|(_, b)| gone(b)).map(|(word, _)| *word).collect();
-        let lost = words.iter().filter_map(|word| expected.remove(word));
-        lost.filter(|b| matches!(b.kind, BirthKind::Fork { .. })).map(|b| b.token).collect()
+        expected.extract_if(|_, birth| which(birth)).map(|(_, birth)| birth.token).collect()
     }
 }
 
@@ -160,13 +191,14 @@ fn newcomer(listener: &Arc<Listener>, shared: &Arc<Shared>, n: &Notification) {
     let tid = if shared.rules.kernel_identity || claimed == 0 { n.pid } else { claimed as i32 };
     let rings = n.nr == wire::BELL && n.arch == filter::X86_64 && kind == wire::BORN;
     let birth = rings.then(|| shared.births.claim(word, listener)).flatten();
-    let Some(birth) = birth else { return host::kill(n.pid, libc::SIGKILL) };
+    let Some(birth) = birth else { return shared.processes.kill_stranger(n.pid) };
     let arrived = match birth.kind {
         BirthKind::Thread { slot } => join(shared, &birth, tid, slot, n),
         BirthKind::Fork { slot } => fork(listener, shared, &birth, tid, slot, n),
     };
     if arrived.is_none() {
-        host::kill(n.pid, libc::SIGKILL);
+        shared.kernel().stillborn(birth.token);
+        shared.processes.kill_stranger(n.pid);
     }
 }
 
@@ -184,7 +216,9 @@ fn join(shared: &Arc<Shared>, birth: &Birth, tid: i32, slot: u64, n: &Notificati
         fpstate: 0,
     };
     let thread = Arc::new(GuestThread::new(tid, slot, birth.parent.clone(), Phase::Bell(bell)));
-    shared.add_thread(&thread);
+    if !shared.add_thread(&thread) {
+        return None;
+    }
     shared.kernel().born(&thread, birth.token);
     Some(())
 }
@@ -199,18 +233,18 @@ fn fork(
     n: &Notification,
 ) -> Option<()> {
     let number = (slot - layout::SLOTS) / layout::SLOT_SIZE;
-    let stub = Arc::new(Stub::new(tid, listener.clone(), shared.clone(), number));
+    let stub = Arc::new(Stub::new(tid, listener.clone(), shared.clone(), number, birth.parent.injected.copy()));
     // Held until the kernel knows of the child, so that it can't hear of its end before.
     let mut announced = stub.announced();
     let thread = Arc::new(GuestThread::new(tid, slot, stub.clone(), Phase::Running));
-    let bell =
-        shared.claim_child(&stub).then(|| thread.read_frame(n.id, n.args[2], n.args[3], n.args[4])).flatten();
-    let Some((bell, _)) = bell else {
-        shared.kernel().stillborn(birth.token);
+    if !shared.processes.claim(&stub, shared.rules.kernel_identity) {
         return None;
-    };
+    }
+    let (bell, _) = thread.read_frame(n.id, n.args[2], n.args[3], n.args[4])?;
     *thread.lock() = Phase::Bell(bell);
-    shared.add_thread(&thread);
+    if !shared.add_thread(&thread) {
+        return None;
+    }
     *announced = true;
     shared.kernel().born(&thread, birth.token);
     Some(())

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicI32;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rustix::io::Errno;
 
@@ -13,6 +12,7 @@ use crate::host;
 use crate::layout::Layout;
 use crate::listener::Births;
 use crate::pool::Pool;
+use crate::processes::Processes;
 use crate::stub::Stub;
 use crate::zygote::Zygote;
 use crate::{Call, FileAccess, GuestThread, Kernel, WarmStub, injection};
@@ -102,6 +102,7 @@ impl Platform {
     pub fn start(config: Config) -> Result<Self, Error> {
         let program = filter::program(config.mediated_mm, &config.rules);
         let (zygote, layout) = Zygote::start(config.zygote, config.public_image, &program)?;
+        let empty = empty_file().map_err(Error::host("make an empty file"))?;
         let shared = Arc::new(Shared {
             kernel: OnceLock::new(),
             rules: config.rules,
@@ -109,12 +110,14 @@ impl Platform {
             full: filter::program(false, &Rules::default()),
             program,
             threads: RwLock::default(),
-            stubs: Mutex::default(),
+            processes: Processes::default(),
             births: Births::default(),
-            zygote: zygote.pid(),
-            warming: AtomicI32::new(0),
+            zygote,
+            empty,
         });
-        let pool = Arc::new(Pool::new(zygote, config.warm, shared.clone()));
+        let pool = Arc::new(Pool::new(config.warm, shared.clone()));
+        // The first one is made while this process puts up its own walls.
+        pool.ask_ahead()?;
         Ok(Self { shared, pool })
     }
 
@@ -129,12 +132,29 @@ impl Platform {
         self.pool.spawn()
     }
 
-    /// Hands over a warm stub; waits for one to be made if the pool is empty. After `serve`.
+    /// Hands over a warm stub that lives; waits for one to be made if the pool is empty. After `serve`.
     ///
     /// # Errors
     /// What kept the zygote from making one.
     pub fn warm_stub(&self) -> Result<WarmStub, Error> {
         self.pool.take()
+    }
+
+    /// Says that a program is about to be started: that the stub for it should be made now. Costs nothing if there
+    /// are enough.
+    pub fn expect_program(&self) {
+        self.pool.want();
+    }
+
+    /// The stubs that wait for their program, or will soon. Only to look at them: one may be taken at any time.
+    pub fn waiting_stubs(&self) -> Vec<i32> {
+        self.pool.waiting()
+    }
+
+    /// Kills one of the stubs that wait, as the host may at any time, before anybody can take it; false if none
+    /// waits.
+    pub fn kill_waiting(&self) -> bool {
+        self.pool.kill_waiting()
     }
 
     /// Kills every stub, also those whose birth nobody has heard of yet, and the zygote: no more stubs are made.
@@ -149,6 +169,14 @@ impl Platform {
     }
 }
 
+/// A file that holds nothing and never will.
+fn empty_file() -> Result<OwnedFd, Errno> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    let file = memfd_create("empty", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::WRITE | SealFlags::SEAL)?;
+    Ok(file)
+}
+
 /// What every stub, listener and thread refers to.
 pub(crate) struct Shared {
     pub(crate) kernel: OnceLock<Arc<dyn Kernel>>,
@@ -160,13 +188,11 @@ pub(crate) struct Shared {
     pub(crate) full: Vec<bpf::Instruction>,
     /// By host tid. A thread is here from its claim until the host's thread ends.
     pub(crate) threads: RwLock<HashMap<i32, Arc<GuestThread>>>,
-    /// By host pid, until reaped.
-    pub(crate) stubs: Mutex<HashMap<i32, Arc<Stub>>>,
+    pub(crate) processes: Processes,
     pub(crate) births: Births,
-    /// The zygote's pid.
-    pub(crate) zygote: i32,
-    /// The stub that the pool is making, or made last.
-    pub(crate) warming: AtomicI32,
+    pub(crate) zygote: Zygote,
+    /// Takes the place of injected descriptors that nobody needs any more.
+    pub(crate) empty: OwnedFd,
 }
 
 impl Shared {
@@ -178,30 +204,20 @@ impl Shared {
         self.threads.read().unwrap_or_else(PoisonError::into_inner).get(&tid).cloned()
     }
 
-    pub(crate) fn add_thread(&self, thread: &Arc<GuestThread>) {
-        thread.stub().add_thread(thread.tid());
-        self.threads.write().unwrap_or_else(PoisonError::into_inner).insert(thread.tid(), thread.clone());
+    /// Enters a thread; false if its stub has ended, and then it is not entered: nobody would take it out again.
+    pub(crate) fn add_thread(&self, thread: &Arc<GuestThread>) -> bool {
+        let mut threads = self.threads.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock that the reaper needs to take the stub's threads out.
+        let alive = thread.stub().add_thread(thread.tid());
+        if alive {
+            threads.insert(thread.tid(), thread.clone());
+        }
+        alive
     }
 
     pub(crate) fn remove_thread(&self, thread: &GuestThread) {
         thread.stub().remove_thread(thread.tid());
         self.threads.write().unwrap_or_else(PoisonError::into_inner).remove(&thread.tid());
-    }
-
-    pub(crate) fn add_stub(&self, stub: &Arc<Stub>) {
-        self.stubs.lock().unwrap_or_else(PoisonError::into_inner).insert(stub.pid(), stub.clone());
-    }
-
-    /// Enters a forked child, if it is a living child of ours that nobody has claimed. The reaper takes the same
-    /// lock before it reaps.
-    pub(crate) fn claim_child(&self, stub: &Arc<Stub>) -> bool {
-        let mut stubs = self.stubs.lock().unwrap_or_else(PoisonError::into_inner);
-        let unclaimed = host::is_child(stub.pid()) && !stubs.contains_key(&stub.pid());
-        if unclaimed || !self.rules.kernel_identity {
-            stubs.insert(stub.pid(), stub.clone());
-            return true;
-        }
-        false
     }
 
     /// Whether CONTINUE may be given to a plain call of the guest.

@@ -2,20 +2,20 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::host;
+use crate::leftovers::Injected;
 use crate::listener::{self, Listener};
 use crate::platform::{Error, Shared};
 use crate::stop::Plan;
 use crate::stub::Stub;
 use crate::thread::{Bell, Phase};
-use crate::zygote::{SOCKET_FD, Zygote};
+use crate::zygote::SOCKET_FD;
 use crate::{GuestThread, HostCall, Registers, WarmStub, filter, layout, wire};
 
 /// Where a stub's listener appears: its lowest free descriptor.
@@ -23,33 +23,74 @@ const LISTENER_FD: i32 = 0;
 
 /// How long to wait between looks for a stub's listener, and how often to look: a new process needs some 100 us
 /// to install its filter, and seconds on a machine in trouble.
-const LOOK_EVERY: Duration = Duration::from_micros(50);
-const LOOKS: u32 = 200_000;
+const LOOK_EVERY: Duration = Duration::from_micros(30);
+const LOOKS: u32 = 300_000;
+/// How exactly the pool's thread sleeps, in nanoseconds: the usual 50,000 would double its looks' distance.
+const SLACK_NS: u64 = 1_000;
+/// How often one stub is tried for that the host kills (out of memory) before it is warm.
+const TRIES: u32 = 16;
+/// How long the pool stays as it is after its first stub was taken, unless somebody wants more: most programs start no
+/// others, and many end sooner. The stubs would be made while the program needs the processor most.
+const REST: Duration = Duration::from_millis(8);
+
+/// Stack of the pool's thread, in bytes.
+const STACK: usize = 256 << 10;
 
 pub(crate) struct Pool {
-    zygote: Mutex<Zygote>,
     target: usize,
     shared: Arc<Shared>,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     ready: VecDeque<WarmStub>,
     waiting: usize,
     failed: Option<Error>,
+    /// The zygote was asked for the next stub already.
+    asked_ahead: bool,
+    stage: Stage,
+}
+
+/// How many stubs are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// One, for the first program.
+    First,
+    /// What there is, until then.
+    Rest { until: Instant },
+    /// As many as was asked for.
+    Full,
 }
 
 impl Pool {
-    pub(crate) fn new(zygote: Zygote, target: usize, shared: Arc<Shared>) -> Self {
-        Self { zygote: Mutex::new(zygote), target, shared, state: Mutex::default(), changed: Condvar::new() }
+    pub(crate) fn new(target: usize, shared: Arc<Shared>) -> Self {
+        let state = State {
+            ready: VecDeque::new(),
+            waiting: 0,
+            failed: None,
+            asked_ahead: false,
+            stage: Stage::First,
+        };
+        Self { target, shared, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Has the zygote make the first stub; the pool's thread warms it later.
+    pub(crate) fn ask_ahead(&self) -> Result<(), Error> {
+        if self.target == 0 {
+            return Ok(());
+        }
+        self.shared.processes.asking();
+        self.shared.zygote.ask()?;
+        self.lock().asked_ahead = true;
+        Ok(())
     }
 
     pub(crate) fn spawn(self: &Arc<Self>) -> Result<(), Error> {
         let pool = self.clone();
-        let builder = std::thread::Builder::new().name("warm stubs".to_owned());
+        let builder = std::thread::Builder::new().name("warm stubs".to_owned()).stack_size(STACK);
         let thread = builder.spawn(move || {
+            host::set_timer_slack(SLACK_NS);
             loop {
                 pool.wait_for_want();
                 let made = pool.make();
@@ -73,41 +114,118 @@ impl Pool {
     }
 
     fn wait_for_want(&self) {
-        let satisfied = |state: &mut State| {
-            let full = state.ready.len() >= self.target.max(state.waiting);
-            full || (state.failed.is_some() && state.waiting == 0)
-        };
-        let _woken = self.changed.wait_while(self.lock(), satisfied).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        loop {
+            let target = match state.stage {
+                Stage::First => self.target.min(1),
+                Stage::Rest { until } if Instant::now() < until => 0,
+                Stage::Rest { .. } | Stage::Full => self.target,
+            };
+            let full = state.ready.len() >= target.max(state.waiting);
+            let hopeless = state.failed.is_some() && state.waiting == 0;
+            if !full && !hopeless {
+                return;
+            }
+            state = match state.stage {
+                Stage::Rest { until } if Instant::now() < until => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                _ => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// A program is about to be started: no more rest.
+    pub(crate) fn want(&self) {
+        let mut state = self.lock();
+        if state.stage != Stage::Full {
+            state.stage = Stage::Full;
+            self.changed.notify_all();
+        }
     }
 
     pub(crate) fn take(&self) -> Result<WarmStub, Error> {
         let mut state = self.lock();
         state.failed = None;
         state.waiting += 1;
+        state.stage = match state.stage {
+            Stage::First => Stage::Rest { until: Instant::now() + REST },
+            _ => Stage::Full,
+        };
         self.changed.notify_all();
         loop {
-            if let Some(stub) = state.ready.pop_front() {
-                state.waiting -= 1;
-                self.changed.notify_all();
-                return Ok(stub);
+            while let Some(stub) = state.ready.pop_front() {
+                // The host may have killed it while it waited.
+                if stub.stub().lives() {
+                    state.waiting -= 1;
+                    self.changed.notify_all();
+                    return Ok(stub);
+                }
             }
             if let Some(error) = state.failed.take() {
                 state.waiting -= 1;
                 return Err(error);
             }
+            self.changed.notify_all();
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    pub(crate) fn waiting(&self) -> Vec<i32> {
+        let warming = self.shared.processes.warming();
+        self.lock().ready.iter().map(|warm| warm.stub().pid()).chain(warming).collect()
+    }
+
+    pub(crate) fn kill_waiting(&self) -> bool {
+        // Under the lock that it is taken under: what is taken afterwards is seen to be dead.
+        let state = self.lock();
+        let warm = state.ready.iter().find(|warm| warm.stub().lives());
+        let pid = match warm {
+            Some(warm) => {
+                warm.stub().kill();
+                Some(warm.stub().pid())
+            }
+            None => self.shared.processes.kill_warming(),
+        };
+        while pid.is_some_and(host::is_child) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        pid.is_some()
+    }
+
     /// Makes a stub: 300 us.
     fn make(&self) -> Result<WarmStub, Error> {
-        let pid = self.zygote.lock().unwrap_or_else(PoisonError::into_inner).clone_stub()?;
-        self.shared.warming.store(pid, Ordering::Release);
-        let made = self.adopt(pid);
-        if made.is_err() {
-            host::kill(pid, libc::SIGKILL);
+        let mut tries = 0;
+        loop {
+            let pid = self.clone_stub()?;
+            let made = self.adopt(pid);
+            tries += 1;
+            match made {
+                // A stub that was killed says nothing of the next one.
+                Err(Error::Zygote { .. } | Error::Host { .. }) if tries < TRIES => {
+                    self.shared.processes.kill_if_warming(pid);
+                }
+                Err(error) => {
+                    self.shared.processes.kill_if_warming(pid);
+                    return Err(error);
+                }
+                Ok(warm) => return Ok(warm),
+            }
         }
-        made
+    }
+
+    fn clone_stub(&self) -> Result<i32, Error> {
+        if !std::mem::take(&mut self.lock().asked_ahead) {
+            self.shared.processes.asking();
+            if let Err(error) = self.shared.zygote.ask() {
+                self.shared.processes.told(None);
+                return Err(error);
+            }
+        }
+        let answer = self.shared.zygote.answer();
+        self.shared.processes.told(answer.as_ref().ok().copied());
+        answer
     }
 
     fn adopt(&self, pid: i32) -> Result<WarmStub, Error> {
@@ -121,7 +239,7 @@ impl Pool {
         if (first.pid, first.nr, first.args[0]) != (pid, wire::BELL, wire::PARK) {
             return Err(odd);
         }
-        let stub = Arc::new(Stub::new(pid, listener.clone(), self.shared.clone(), 0));
+        let stub = Arc::new(Stub::new(pid, listener.clone(), self.shared.clone(), 0, Injected::default()));
         let bell = Bell {
             id: first.id,
             uc: layout::SLOTS + layout::SLOT_START_UC,
@@ -131,10 +249,13 @@ impl Pool {
         };
         let thread = Arc::new(GuestThread::new(pid, layout::SLOTS, stub.clone(), Phase::Bell(bell)));
         self.clean(&listener, &thread, bell).ok_or(odd)?;
-        self.shared.add_stub(&stub);
-        self.shared.add_thread(&thread);
+        if !self.shared.processes.add_warm(&stub) || !self.shared.add_thread(&thread) {
+            return Err(Error::Zygote { action: "stay alive" });
+        }
+        // Dropped, it kills the stub.
+        let warm = WarmStub::new(stub, thread);
         listener::spawn(listener, self.shared.clone())?;
-        Ok(WarmStub::new(stub, thread))
+        Ok(warm)
     }
 
     /// Has the stub close what it needs no more and give up its host stack.

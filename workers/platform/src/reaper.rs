@@ -1,6 +1,5 @@
 //! Reaps every child of the sentry and tells the kernel which stubs are gone.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
@@ -8,6 +7,8 @@ use rustix::io::Errno;
 use crate::ExitStatus;
 use crate::host;
 use crate::platform::{Error, Shared};
+use crate::processes::Ended;
+use crate::stub::Stub;
 
 pub(crate) fn spawn(shared: Arc<Shared>) -> Result<(), Error> {
     let builder = std::thread::Builder::new().name("reaper".to_owned());
@@ -29,30 +30,42 @@ pub(crate) fn spawn(shared: Arc<Shared>) -> Result<(), Error> {
 
 /// Until `host::reap` the pid stays taken; before it, everyone who could use it is kept away.
 fn reap(shared: &Shared, ended: &host::Ended) {
-    let stub = shared.stubs.lock().unwrap_or_else(PoisonError::into_inner).remove(&ended.pid);
-    let Some(stub) = stub else {
-        let own = ended.pid == shared.zygote || ended.pid == shared.warming.load(Ordering::Acquire);
-        host::reap(ended.pid);
-        if !own && let Some(token) = shared.births.lose_one() {
+    let zygote = shared.zygote.pid();
+    if ended.pid == zygote {
+        // Whoever waits for a stub waits in vain.
+        shared.zygote.hang_up();
+    }
+    match shared.processes.ended(ended.pid, zygote) {
+        Ended::Stub(stub) => bury(shared, &stub, ended),
+        Ended::Nobody => {}
+        Ended::Newborn => {
+            if let Some(token) = shared.births.lose(ended.pid) {
+                shared.kernel().stillborn(token);
+            }
+        }
+    }
+    if shared.births.orphans() && !shared.processes.any_unclaimed(zygote) {
+        for token in shared.births.lose_orphans() {
             shared.kernel().stillborn(token);
         }
-        return;
-    };
-    let tids = stub.end();
+    }
+}
+
+fn bury(shared: &Shared, stub: &Arc<Stub>, ended: &host::Ended) {
     {
         let mut threads = shared.threads.write().unwrap_or_else(PoisonError::into_inner);
-        for thread in tids.iter().filter_map(|tid| threads.remove(tid)) {
+        for thread in stub.end().iter().filter_map(|tid| threads.remove(tid)) {
             thread.over();
         }
     }
     host::reap(ended.pid);
-    for token in shared.births.lose_parent(&stub) {
+    for token in shared.births.lose_parent(stub) {
         shared.kernel().stillborn(token);
     }
     let announced = *stub.announced();
     if announced {
         let status =
             if ended.killed { ExitStatus::Killed(ended.status) } else { ExitStatus::Exited(ended.status) };
-        shared.kernel().gone(&stub, status);
+        shared.kernel().gone(stub, status);
     }
 }

@@ -44,7 +44,8 @@ impl GuestThread {
     }
 
     pub(crate) fn send(&self, id: u64, value: i64, flags: u32) {
-        host::send(self.stub().listener.fd.as_fd(), id, value, flags);
+        // A thread that is gone needs no answer.
+        let _gone = host::send(self.stub().listener.fd.as_fd(), id, value, flags);
     }
 
     /// The host's thread is gone.
@@ -100,17 +101,18 @@ impl GuestThread {
         }
         let mut writes = Writes::default();
         let bases = self.put_registers(&mut writes, &bell, registers);
-        self.order(&bell, writes, wire::RESUME | bases);
+        let _gone = self.order(&bell, writes, wire::RESUME | bases);
     }
 
     /// Sends an order, or kills a guest that has taken its frame or slot away.
-    fn order(&self, bell: &Bell, writes: Writes, op: u64) {
+    /// False if the thread is gone.
+    fn order(&self, bell: &Bell, writes: Writes, op: u64) -> bool {
         let memory = self.memory();
         if memory.write_vectors(&writes.ranges, &writes.bytes) < writes.bytes.len() {
             self.stub().condemn("its frame or slot can't be written");
-            return;
+            return false;
         }
-        self.send(bell.id, wire::order(op), 0);
+        host::send(self.stub().listener.fd.as_fd(), bell.id, wire::order(op), 0)
     }
 
     /// Adds what changes in frame and slot; which order loads it.
@@ -171,6 +173,8 @@ impl GuestThread {
             token: plan.token,
             then: plan.then,
         };
+        let closes = |fd: &i32| commands.iter().any(|c| c.nr == libc::SYS_close as u64 && c.args[0] == *fd as u64);
+        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner).retain(|fd| !closes(fd));
         {
             let mut phase = self.lock();
             if !matches!(&*phase, Phase::Bell(now) if now.id == bell.id) {
@@ -178,14 +182,13 @@ impl GuestThread {
             }
             *phase = Phase::Commanded(commanded);
         }
-        self.order(&bell, writes, op);
-        Ok(true)
+        Ok(self.order(&bell, writes, op))
     }
 
-    /// Ends the stop of a warm stub's first thread.
-    pub(crate) fn start(&self, commands: &[HostCall], registers: &Registers) -> Result<(), Errno> {
+    /// Ends the stop of a warm stub's first thread; false if it is gone.
+    pub(crate) fn start(&self, commands: &[HostCall], registers: &Registers) -> Result<bool, Errno> {
         let op = wire::RUN | wire::THEN_RESUME;
-        self.command(commands, Plan { registers: Some(*registers), ..Plan::new(op) })
+        self.try_command(commands, Plan { registers: Some(*registers), ..Plan::new(op) })
     }
 
     /// Ends a stop with a clone in the stub.
@@ -194,7 +197,9 @@ impl GuestThread {
         let birth = births.expect(Birth { token, kind, parent: self.stub().clone(), consented: false });
         // A thread finds its word in its own slot, a forked child in its copy of the parent's.
         let (BirthKind::Fork { slot } | BirthKind::Thread { slot }) = kind;
-        let wrote = self.memory().write(slot + layout::SLOT_TOKEN, &birth.to_le_bytes());
+        // Behind it the host will put the child's number into the parent's copy.
+        let word_and_child = [birth.to_le_bytes(), [0; 8]].concat();
+        let wrote = self.memory().write(slot + layout::SLOT_TOKEN, &word_and_child);
         let plan = Plan {
             op: wire::RUN | wire::THEN_RESUME,
             registers: Some(*parent),
@@ -209,7 +214,7 @@ impl GuestThread {
             self.stub().condemn("its slot can't be written");
         }
         // Or its thread is gone. The reaper may have looked for births before this one was noted, or takes it.
-        if births.take(birth).is_some() && matches!(kind, BirthKind::Fork { .. }) {
+        if births.take(birth).is_some() {
             self.stub().shared.kernel().stillborn(token);
         }
     }
@@ -276,8 +281,15 @@ impl GuestThread {
         false
     }
 
+    /// The commands that these were for are over.
+    fn sweep(&self, id: u64) {
+        let numbers = std::mem::take(&mut *self.leftovers.lock().unwrap_or_else(PoisonError::into_inner));
+        self.let_go(id, &numbers);
+    }
+
     /// A plain call.
     fn called(self: &Arc<Self>, n: &Notification) {
+        self.sweep(n.id);
         let shared = &self.stub().shared;
         let call = call_of(n);
         if n.arch == filter::X86_64 && layout::in_stub_text(n.ip) {
@@ -307,6 +319,7 @@ impl GuestThread {
         if kind == wire::DONE {
             return self.done(n);
         }
+        self.sweep(n.id);
         let Some(before) = self.enter() else {
             return self.stub().condemn("it rang while it was stopped");
         };

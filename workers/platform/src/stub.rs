@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::io::Errno;
 
+use crate::leftovers::Injected;
 use crate::listener::Listener;
 use crate::platform::Shared;
 use crate::{GuestMemory, GuestThread, HostCall, Registers, host, layout};
@@ -23,6 +24,7 @@ pub struct Stub {
     announced: Mutex<bool>,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     condemned: Mutex<Option<&'static str>>,
+    pub(crate) injected: Injected,
 }
 
 /// Which slots are in use.
@@ -31,7 +33,13 @@ struct Slots {
 }
 
 impl Stub {
-    pub(crate) fn new(pid: i32, listener: Arc<Listener>, shared: Arc<Shared>, first_slot: u64) -> Self {
+    pub(crate) fn new(
+        pid: i32,
+        listener: Arc<Listener>,
+        shared: Arc<Shared>,
+        first_slot: u64,
+        injected: Injected,
+    ) -> Self {
         let mut used = vec![0; (layout::MAX_THREADS / 64) as usize];
         used[(first_slot / 64) as usize] |= 1 << (first_slot % 64);
         Self {
@@ -44,6 +52,7 @@ impl Stub {
             announced: Mutex::new(false),
             attached: Mutex::new(None),
             condemned: Mutex::new(None),
+            injected,
         }
     }
 
@@ -154,8 +163,16 @@ impl Stub {
         std::mem::take(&mut self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn add_thread(&self, tid: i32) {
+    /// False if the stub has ended.
+    pub(crate) fn add_thread(&self, tid: i32) -> bool {
+        let Some(_alive) = self.hold() else { return false };
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(tid);
+        true
+    }
+
+    /// Whether the process lives, as far as can be told: it may be about to die.
+    pub fn lives(&self) -> bool {
+        self.hold().is_some() && host::is_child(self.pid)
     }
 
     pub(crate) fn remove_thread(&self, tid: i32) {
@@ -238,6 +255,11 @@ impl WarmStub {
         &self.thread
     }
 
+    /// Whether it still waits for its program: whatever failed then failed for another reason than its death.
+    pub fn waits(&self) -> bool {
+        self.thread.waits()
+    }
+
     /// Puts a file into the stub for a mapping command, with the rights that `access` says and no more.
     ///
     /// # Errors
@@ -251,13 +273,15 @@ impl WarmStub {
     /// but `kill`.
     ///
     /// # Errors
-    /// E2BIG if there are more than [`layout::MAX_COMMANDS`] commands; ESRCH if the stub has died already. Then
-    /// `Kernel::gone` does not follow.
+    /// E2BIG if there are more than [`layout::MAX_COMMANDS`] commands; ESRCH if the stub has died already: start the
+    /// program in another one. In both cases `Kernel::gone` does not follow.
     pub fn start(mut self, commands: &[HostCall], registers: &Registers) -> Result<(), Errno> {
         if !self.stub.announce() {
             return Err(Errno::SRCH);
         }
-        self.thread.start(commands, registers)?;
+        if !self.thread.start(commands, registers)? {
+            return Err(Errno::SRCH);
+        }
         self.started = true;
         Ok(())
     }

@@ -19,6 +19,8 @@ pub struct GuestThread {
     stub: Arc<Stub>,
     pub(crate) phase: Mutex<Phase>,
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    /// Descriptors that commands were to map: not needed at the next notification.
+    pub(crate) leftovers: Mutex<Vec<i32>>,
 }
 
 /// Rights of an injected descriptor: those of the guest's open file.
@@ -84,7 +86,7 @@ pub(crate) enum Then {
 
 impl GuestThread {
     pub(crate) fn new(tid: i32, slot: u64, stub: Arc<Stub>, phase: Phase) -> Self {
-        Self { tid, slot, stub, phase: Mutex::new(phase), attached: Mutex::new(None) }
+        Self { tid, slot, stub, phase: Mutex::new(phase), attached: Mutex::new(None), leftovers: Mutex::default() }
     }
 
     /// The host's thread id, from the host's kernel and never from the stub.
@@ -177,6 +179,7 @@ impl GuestThread {
         let number = injection::check_mmap(&call, access)?;
         let fd = self.stub.shared.injectable(fd, access)?;
         host::add_fd(self.stub.listener.fd.as_fd(), id, fd.as_fd(), Some(number))?;
+        self.stub.injected.note(number);
         if self.take_call().is_some() {
             self.send(id, 0, host::CONTINUE);
         }
@@ -232,8 +235,8 @@ impl GuestThread {
     /// `born` with `token`. The calling thread resumes by itself with `parent`, unless the host refuses (EAGAIN at
     /// a limit): then `ran` comes, with the token.
     pub fn fork(&self, token: u64, parent: &Registers) {
-        let flags = (libc::CLONE_PARENT | libc::SIGCHLD) as u64;
-        let clone = HostCall::new(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]);
+        let flags = (libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | libc::SIGCHLD) as u64;
+        let clone = HostCall::new(libc::SYS_clone, [flags, 0, self.slot + layout::SLOT_CHILD, 0, 0, 0]);
         self.clone_host(clone, BirthKind::Fork { slot: self.slot }, token, parent);
     }
 
@@ -281,20 +284,56 @@ impl GuestThread {
         let _fits = self.command(&commands, plan);
     }
 
-    /// Puts a file into the stub, for a mapping command: at `at`, replacing what is there, or at the lowest free
-    /// number. Only in a stop. Remove it with `HostCall::close`, or leave it to be replaced.
+    /// Puts a file into the stub, for a mapping command: at `at`, replacing what is there, or at a number of the platform's
+    /// own, which is good until the thread runs on. Only in a stop.
     ///
     /// # Errors
     /// EINVAL if the file is no regular file or memfd; EACCES if it can't be had with these rights; EMFILE; ENOENT
     /// if the thread is not stopped.
     pub fn add_fd(&self, fd: BorrowedFd<'_>, at: Option<i32>, access: FileAccess) -> Result<i32, Errno> {
-        let id = match &*self.lock() {
-            Phase::Call { id, .. } => *id,
-            Phase::Bell(bell) => bell.id,
-            _ => return Err(Errno::NOENT),
-        };
+        let id = self.stop_id().ok_or(Errno::NOENT)?;
         let fd = self.stub.shared.injectable(fd, access)?;
-        host::add_fd(self.stub.listener.fd.as_fd(), id, fd.as_fd(), at)
+        let put = |at| host::add_fd(self.stub.listener.fd.as_fd(), id, fd.as_fd(), at);
+        let number = match put(at.or_else(|| Some(self.stub.injected.number()))) {
+            // Stubs have fewer descriptors than that: then any free one.
+            Err(Errno::BADF) if at.is_none() => put(None)?,
+            other => other?,
+        };
+        if at.is_none() {
+            self.leftovers.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        }
+        Ok(number)
+    }
+
+    /// Whether the host's thread waits for the end of its stop; false if it is not stopped, or has died in it.
+    pub(crate) fn waits(&self) -> bool {
+        self.stop_id().is_some_and(|id| host::is_waiting(self.stub.listener.fd.as_fd(), id))
+    }
+
+    fn stop_id(&self) -> Option<u64> {
+        match &*self.lock() {
+            Phase::Call { id, .. } => Some(*id),
+            Phase::Bell(bell) => Some(bell.id),
+            _ => None,
+        }
+    }
+
+    /// Says that the guest has closed its own numbers from `first` to `last`: what `map_file` put there is let go of.
+    /// Only in a stop; costs nothing where nothing was mapped.
+    pub fn closed(&self, first: i32, last: i32) {
+        let numbers = self.stub.injected.forget(first, last);
+        if let Some(id) = self.stop_id() {
+            self.let_go(id, &numbers);
+        }
+    }
+
+    /// Puts the empty file in the place of these descriptors.
+    pub(crate) fn let_go(&self, id: u64, numbers: &[i32]) {
+        for number in numbers {
+            // Fails if the thread is gone, and its table with it or somebody else's affair.
+            let _gone =
+                host::add_fd(self.stub.listener.fd.as_fd(), id, self.stub.shared.empty.as_fd(), Some(*number));
+        }
     }
 
     /// The extended state (x87, SSE, AVX...) in a stop that is no plain call: the bytes that belong behind the

@@ -48,14 +48,8 @@ impl Zygote {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(Error::host("make the zygote's socket"))?;
         let child = Child::prepare(setup, image, file, theirs)?;
-        // SAFETY: fork takes nothing. The process has one thread (the caller's duty, documented at
-        // `Platform::start`), so the child may call anything; it ends in execve or _exit.
-        let pid = unsafe { libc::fork() };
-        match pid {
-            0 => child.run(),
-            -1 => return Err(Error::Host { action: "fork the zygote", source: host::last_errno() }),
-            _ => drop(child),
-        }
+        let pid = child.spawn().map_err(|source| Error::Host { action: "fork the zygote", source })?;
+        drop(child);
         let zygote = Self { socket, pid };
         if zygote.read("start").is_err() {
             return Err(Error::Zygote { action: Step::of_status(host::exit_status(pid)) });
@@ -65,9 +59,20 @@ impl Zygote {
         Ok((zygote, layout))
     }
 
-    /// Makes a stub; its pid.
-    pub(crate) fn clone_stub(&self) -> Result<i32, Error> {
-        rustix::io::write(&self.socket, &[0; 8]).map_err(Error::host("ask the zygote for a stub"))?;
+    /// Asks for a stub.
+    pub(crate) fn ask(&self) -> Result<(), Error> {
+        let asked = rustix::io::write(&self.socket, &[0; 8]);
+        asked.map(drop).map_err(Error::host("ask the zygote for a stub"))
+    }
+
+    /// Ends all waiting for the zygote: it is dead, but its socket may be open in a stub that it made last.
+    pub(crate) fn hang_up(&self) {
+        // Fails only if that was done before.
+        let _done = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+
+    /// The pid of the stub that was asked for.
+    pub(crate) fn answer(&self) -> Result<i32, Error> {
         let answer = self.read("make a stub")?;
         if answer < 0 {
             let source = Errno::from_raw_os_error(-(answer as i32));
@@ -136,10 +141,19 @@ impl Step {
 /// What the forked child does before it becomes the zygote, prepared so that it needs no memory.
 struct Child {
     setup: ZygoteSetup,
+    oom_score_adj: Option<String>,
     image: Option<OwnedFd>,
     file: OwnedFd,
     socket: OwnedFd,
     name: CString,
+}
+
+/// Bytes; the child makes a few system calls.
+const CHILD_STACK: usize = 64 << 10;
+
+extern "C" fn run_child(child: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `Child::spawn` passes itself, and waits until this process has executed or ended.
+    unsafe { &*child.cast::<Child>() }.run()
 }
 
 impl Child {
@@ -155,11 +169,31 @@ impl Child {
         };
         let socket = above(socket.as_fd())?;
         let file = above(file.as_fd())?;
-        Ok(Self { setup, image, file, socket, name: CString::from(c"stub") })
+        let oom_score_adj = setup.oom_score_adj.map(|adjust| adjust.to_string());
+        Ok(Self { setup, oom_score_adj, image, file, socket, name: CString::from(c"stub") })
+    }
+
+    /// Starts the child in this process's memory, as vfork does: a copy would be thrown away at its exec. Its pid, once it
+    /// has executed the zygote or ended.
+    fn spawn(&self) -> Result<i32, Errno> {
+        let mut stack = vec![0u128; CHILD_STACK / size_of::<u128>()];
+        // SAFETY: 1. the stack is aligned to 16 bytes, grows down from its end, and outlives the child's use of it, since
+        // CLONE_VFORK holds this thread until the child has executed or ended; 2. this thread is the process's only one (the
+        // caller's duty, documented at `Platform::start`), so nothing else uses its memory meanwhile, and the child may do what
+        // this thread may; 3. the child has descriptors and signal handlers of its own (no CLONE_FILES, no CLONE_SIGHAND).
+        let pid = unsafe {
+            libc::clone(
+                run_child,
+                stack.as_mut_ptr_range().end.cast(),
+                libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+                std::ptr::from_ref(self).cast_mut().cast(),
+            )
+        };
+        if pid < 0 { Err(host::last_errno()) } else { Ok(pid) }
     }
 
     /// In the child: never returns. The exit status says which step failed.
-    fn run(self) -> ! {
+    fn run(&self) -> ! {
         let failed = self.become_zygote();
         // SAFETY: _exit takes a plain number.
         unsafe { libc::_exit(failed as i32) }
@@ -171,8 +205,8 @@ impl Child {
                 return Step::Cgroups;
             }
         }
-        if let Some(adjust) = self.setup.oom_score_adj
-            && std::fs::write("/proc/self/oom_score_adj", adjust.to_string()).is_err()
+        if let Some(adjust) = &self.oom_score_adj
+            && std::fs::write("/proc/self/oom_score_adj", adjust).is_err()
         {
             return Step::OomScore;
         }

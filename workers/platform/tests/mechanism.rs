@@ -5,7 +5,7 @@ mod support;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,10 +28,12 @@ fn main() -> ExitCode {
         ("extended_state_is_read_and_written", extended_state_is_read_and_written),
         ("stops_and_tells_of_a_stub", stops_and_tells_of_a_stub),
         ("maps_files_by_the_guests_own_call", maps_files_by_the_guests_own_call),
+        ("lets_go_of_what_was_mapped", lets_go_of_what_was_mapped),
         ("maps_the_public_image_natively", maps_the_public_image_natively),
         ("mediates_memory_calls", mediates_memory_calls),
         ("tells_of_a_refused_clone", tells_of_a_refused_clone),
         ("tells_of_a_child_that_never_arrives", tells_of_a_child_that_never_arrives),
+        ("stubs_killed_while_they_wait_cost_no_process", stubs_killed_while_they_wait_cost_no_process),
         ("tells_of_a_failed_start", tells_of_a_failed_start),
         ("tells_which_step_of_the_zygote_failed", tells_which_step_of_the_zygote_failed),
         ("runs_a_static_libc_program", runs_a_static_libc_program),
@@ -381,6 +383,48 @@ fn maps_files_by_the_guests_own_call() {
     assert_eq!(bytes[4], 42);
 }
 
+/// Counts what is open in a stub, before and after the guest closed a descriptor that it has mapped.
+struct Leftovers(File);
+
+impl Policy for Leftovers {
+    fn call(&self, kernel: &Mini, thread: &Arc<GuestThread>, call: &Call) -> bool {
+        let [what, fd, ..] = call.args;
+        match (call.nr as i64, what) {
+            (libc::SYS_mmap, _) => {
+                let file = kernel.file(call.args[4]).expect("the offered file");
+                thread.map_file(file.as_fd(), FileAccess::ReadWrite).expect("a mapping");
+                return true;
+            }
+            _ if call.nr != TEST_CALL => return false,
+            (_, 1) => thread.ret(kernel.offer(self.0.try_clone().expect("a descriptor")) as i64),
+            (_, what) => {
+                if what == 3 {
+                    thread.closed(fd as i32, fd as i32);
+                }
+                let open = std::fs::read_dir(format!("/proc/{}/fd", thread.stub().pid())).expect("its descriptors");
+                let files = open.flatten().filter(|entry| {
+                    let link = std::fs::read_link(entry.path()).unwrap_or_default();
+                    !link.to_string_lossy().starts_with("/memfd:empty")
+                });
+                thread.ret(files.count() as i64);
+            }
+        }
+        true
+    }
+}
+
+fn lets_go_of_what_was_mapped() {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(4096).expect("a page");
+    let copy = file.try_clone().expect("a descriptor");
+    let (end, printed) = run(Config::default(), Leftovers(copy), &guest::program("leftover"), &[]);
+    assert_eq!(printed, "open 1\ninherited 1\nafter the child's close 0\nafter a close 0\n");
+    assert_eq!(end, End::Exited(0));
+    let mut bytes = [0; 8];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).expect("the page");
+    assert_eq!(bytes, [7, 0, 0, 0, 0, 0, 0, 0], "the mappings outlive it");
+}
+
 /// Maps from the public image.
 struct ImageMapper;
 
@@ -443,6 +487,42 @@ fn tells_of_a_refused_clone() {
 fn tells_of_a_child_that_never_arrives() {
     let (end, printed) = run(Config::default(), Ordinary, &guest::program("stillborn"), &[]);
     assert_eq!((end, printed.as_str()), (End::Exited(0), "waited 1\nstatus 9\n"));
+}
+
+/// The host kills waiting stubs all the time, warm ones and such that are still being made, while a guest forks and
+/// programs are started: each fork and each start comes to its proper end.
+fn stubs_killed_while_they_wait_cost_no_process() {
+    const ROUNDS: usize = 12;
+    const STARTS: usize = 4;
+    let kernel = boot(Config { warm: 4, ..Config::default() }, Ordinary);
+    let over = Arc::new(AtomicBool::new(false));
+    let killer = {
+        let (kernel, over) = (kernel.clone(), over.clone());
+        std::thread::spawn(move || {
+            let mut killed = 0;
+            while !over.load(Ordering::Relaxed) {
+                kernel.platform().expect_program();
+                killed += usize::from(kernel.platform().kill_waiting());
+                // Uneven, so that a stub is caught at every stage of its making.
+                std::thread::sleep(Duration::from_micros(300 + (killed as u64 * 997) % 3000));
+            }
+            killed
+        })
+    };
+    let mut printed = String::new();
+    for _ in 0..ROUNDS {
+        let forking = kernel.spawn(&guest::program("forks"), &[]);
+        for _ in 0..STARTS {
+            let pid = kernel.spawn(&guest::program("hello"), &["again"]);
+            assert_eq!(kernel.wait(pid), End::Exited(3));
+            printed.push_str("hello again\n");
+        }
+        assert_eq!(kernel.wait(forking), End::Exited(6), "{}", kernel.printed());
+    }
+    over.store(true, Ordering::Relaxed);
+    let killed = killer.join().expect("the killer");
+    assert_eq!(kernel.printed(), printed);
+    assert!(killed > 2 * ROUNDS, "only {killed} stubs were killed");
 }
 
 /// Notes what a start came to.

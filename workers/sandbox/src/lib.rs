@@ -170,6 +170,37 @@ pub trait Events: Send {
 
     /// What the VMM counted, if it was asked to count; after the job's end.
     fn machine_statistics(&mut self, _statistics: MachineStatistics) {}
+
+    /// Something of the sandbox's life was over at `at_ns` (CLOCK_MONOTONIC, in nanoseconds): where a start's time went, for
+    /// those who measure. Those from before `run` are told when it is called, the last one before it returns.
+    fn milestone(&mut self, _what: Milestone, _at_ns: u64) {}
+}
+
+/// What has been reached in a sandbox's life, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Milestone {
+    /// Its making begins.
+    Asked,
+    /// Its control groups, host uid and scratch directory are there.
+    Furnished,
+    /// It is locked in and waits for its job.
+    Ready,
+    /// The job is about to run.
+    Started,
+    /// The job has ended.
+    Exited,
+    /// Every process of it is gone.
+    Ended,
+    /// Nothing of it is left.
+    Removed,
+}
+
+/// Now, as [`Events::milestone`] tells it.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // The time since boot: neither is negative.
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// An output that is about to be sent.

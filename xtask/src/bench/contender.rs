@@ -48,7 +48,7 @@ impl Contender {
         }
     }
 
-    fn command(self, place: &Place, program: &[&str], round: usize) -> Result<Command> {
+    pub(super) fn command(self, place: &Place, program: &[&str], round: usize) -> Result<Command> {
         let mut command;
         match self {
             Self::Native => {
@@ -77,6 +77,15 @@ impl Contender {
             Self::Crun | Self::Runsc => command = self.oci(place, program, round)?,
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// Ours, writing what it reached when to a file.
+    pub(super) fn reporting(place: &Place, program: &[&str], report: &Path) -> Result<Command> {
+        let mut command = Command::new(run::product("bulkhead")?);
+        command.args(["sandbox", "sentry", "--image", "demo", "--data-dir"]).arg(&place.data);
+        command.arg("--report").arg(report).arg("--").args(program);
+        command.stdin(Stdio::null());
         Ok(command)
     }
 

@@ -1,8 +1,10 @@
 //! `cargo xtask bench AREA`: what the product costs, beside its peers, in one run on one machine.
 
 mod contender;
+mod idle;
 mod microvm;
 mod microvm_peer;
+mod phases;
 mod row;
 mod sentry;
 mod service;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bulkhead_jail::signals::Waited;
 use bulkhead_sandbox::{
-    Backend, CollectedOutput, Controller, CreateRequest, Events, Finished, MachineStatistics, PROGRAM_NAME,
-    SentryBackend, SentryOptions, chain,
+    Backend, CollectedOutput, Controller, CreateRequest, Events, Finished, MachineStatistics, Milestone,
+    PROGRAM_NAME, SentryBackend, SentryOptions, chain, monotonic_ns,
 };
 use bulkhead_types::{AttemptState, SandboxId, Termination};
 
@@ -119,20 +119,30 @@ fn run_in(
     statistics: bool,
     make: impl FnOnce(&Path) -> Result<Box<dyn Backend>, AnyError>,
 ) -> Result<ExitCode, AnyError> {
+    let begun_ns = monotonic_ns();
     // First, before any thread is started.
     let signals = Waited::block(&[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2])?;
     let limits = limits(&args)?;
     let backend = make(&args.data_dir)?;
-    let (files, defaults) = find_image(args.image.as_deref(), args.rootfs.as_deref(), &args.data_dir)?;
+    let (sandbox, image) = std::thread::scope(|scope| {
+        // A sandbox is made of nothing that an image says, so the image is looked up meanwhile.
+        let image = scope.spawn(|| {
+            find_image(args.image.as_deref(), args.rootfs.as_deref(), &args.data_dir)
+                .map_err(|e| chain(e.as_ref()))
+        });
+        let sandbox = backend.create(&CreateRequest { id: SandboxId::generate(), limits });
+        (sandbox, image.join())
+    });
+    let (files, defaults) = image.map_err(|_| "looking the image up failed")??;
+    let sandbox = sandbox?;
     let (quiet, report) = (args.quiet, args.report.clone());
     let job = job(args, files.paths(), defaults)?;
-    let sandbox = backend.create(&CreateRequest { id: SandboxId::generate(), limits })?;
     forward(signals, sandbox.controller())?;
     let mut told = Told::default();
     let finished = sandbox.run(job, &mut told)?;
     drop(files);
     if let Some(path) = report {
-        let text = serde_json::to_vec_pretty(&json(&finished, told.machine.as_ref()))?;
+        let text = serde_json::to_vec_pretty(&json(&finished, begun_ns, &told))?;
         std::fs::write(&path, text).map_err(|e| format!("can't write {}: {e}", path.display()))?;
     }
     if let Some(machine) = told.machine.filter(|_| statistics) {
@@ -165,13 +175,18 @@ fn forward(signals: Waited, controller: Arc<dyn Controller>) -> io::Result<()> {
     Ok(())
 }
 
-/// The streams say all that there is to say of a job.
+/// The streams say all that there is to say of a job; what was reached when goes into the report.
 #[derive(Default)]
 struct Told {
     machine: Option<MachineStatistics>,
+    milestones: Vec<(Milestone, u64)>,
 }
 
 impl Events for Told {
+    fn milestone(&mut self, what: Milestone, at_ns: u64) {
+        self.milestones.push((what, at_ns));
+    }
+
     fn started(&mut self) {}
 
     fn machine_statistics(&mut self, statistics: MachineStatistics) {
@@ -205,14 +220,19 @@ fn exit_code(finished: &Finished) -> ExitCode {
     })
 }
 
-fn json(finished: &Finished, machine: Option<&MachineStatistics>) -> serde_json::Value {
+fn json(finished: &Finished, begun_ns: u64, told: &Told) -> serde_json::Value {
+    let reached =
+        told.milestones.iter().map(|(what, at_ns)| serde_json::json!({ "reached": what, "at_ns": at_ns }));
     serde_json::json!({
+        // By the clock CLOCK_MONOTONIC, which all processes of a machine share.
+        "begun_ns": begun_ns,
+        "milestones": reached.collect::<Vec<_>>(),
         "state": finished.state,
         "termination": finished.termination,
         "reason": finished.reason,
         "usage": finished.usage,
         "top_syscalls": finished.top_syscalls,
         "unsupported_syscalls": finished.unsupported_syscalls,
-        "machine": machine,
+        "machine": told.machine,
     })
 }

@@ -154,9 +154,10 @@ fn make_below(mount: &Mount, name: &str) -> Result<PathBuf, CgroupError> {
 fn set_memory(group: &Path, bytes: u64) -> Result<(), CgroupError> {
     files::set(group, "memory.limit_in_bytes", bytes)?;
     // Memory and swap together; absent where swap accounting is off, and then nothing of the group may be swapped.
-    if group.join("memory.memsw.limit_in_bytes").exists() {
-        files::set(group, "memory.memsw.limit_in_bytes", bytes)
-    } else {
-        files::set(group, "memory.swappiness", 0)
+    match files::set(group, "memory.memsw.limit_in_bytes", bytes) {
+        Err(CgroupError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            files::set(group, "memory.swappiness", 0)
+        }
+        other => other,
     }
 }

@@ -29,8 +29,8 @@ pub(super) struct Shared {
     requests: Mutex<Requests>,
     pub(super) wake: Wake,
     keeper: Arc<Keeper>,
-    /// Its own descriptors, so that a look from another thread disturbs nothing.
-    meter: Meter,
+    /// Read by position, so that a look from another thread disturbs nothing.
+    pub(super) meter: Meter,
 }
 
 impl Shared {

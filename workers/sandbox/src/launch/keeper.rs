@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,9 +63,20 @@ pub(super) struct Keeper {
     changed: Condvar,
 }
 
+/// A process that is being started. To be finished, whatever became of the rest.
+#[must_use]
+pub(super) struct Starting(Receiver<io::Result<Arc<Keeper>>>);
+
+impl Starting {
+    /// Waits until it runs.
+    pub(super) fn finish(self) -> io::Result<Arc<Keeper>> {
+        self.0.recv().map_err(io::Error::other)?
+    }
+}
+
 impl Keeper {
-    /// Starts the process in a thread of its own.
-    pub(super) fn start(program: Program<'_>) -> io::Result<Arc<Self>> {
+    /// Starts the process in a thread of its own, and does not wait for it: there is more to prepare meanwhile.
+    pub(super) fn start(program: Program<'_>) -> io::Result<Starting> {
         let wake = Wake::new()?;
         // The thread must outlive this call but borrows the descriptors that the process gets: so it takes copies.
         let Program { path, argv, env, descriptors, pid_namespace } = program;
@@ -88,7 +99,7 @@ impl Keeper {
                 keeper.keep();
             }
         })?;
-        receive.recv().map_err(io::Error::other)?
+        Ok(Starting(receive))
     }
 
     fn keep(&self) {
@@ -98,10 +109,15 @@ impl Keeper {
             let mut fds = [PollFd::new(&pidfd, PollFlags::IN), self.wake.poll()];
             match poll(&mut fds, until(deadline).as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                // Out of memory in the kernel: wait() below does without descriptors.
-                Err(_) => break,
+                // Out of memory in the kernel: wait() does without descriptors.
+                Err(_) => {
+                    let ended = self.child.wait().unwrap_or(Ended::Signaled(0));
+                    // Whoever waits may have been the one that reaped it.
+                    self.lock().ended.get_or_insert(ended);
+                    break;
+                }
             }
-            if !fds[0].revents().is_empty() {
+            if !fds[0].revents().is_empty() && self.reap(&mut self.lock()) {
                 break;
             }
             self.wake.clear();
@@ -112,9 +128,18 @@ impl Keeper {
                 self.child.kill();
             }
         }
-        let ended = self.child.wait().unwrap_or(Ended::Signaled(0));
-        self.lock().ended = Some(ended);
         self.changed.notify_all();
+    }
+
+    /// Whether it has ended; reaps it then. Under the lock, so that of those who wait one reaps it and all are told.
+    fn reap(&self, state: &mut State) -> bool {
+        if state.ended.is_none() {
+            state.ended = match self.child.try_wait() {
+                Ok(ended) => ended,
+                Err(_) => Some(Ended::Signaled(0)),
+            };
+        }
+        state.ended.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -138,12 +163,28 @@ impl Keeper {
         self.lock().overdue
     }
 
-    /// Waits until it has ended and was reaped, at most for `timeout`.
+    /// Waits until it has ended and was reaped, at most for `timeout`. Looks for itself: word from the keeper's thread would
+    /// come a wake-up later.
     pub(super) fn wait(&self, timeout: Duration) -> Option<Ended> {
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(self.lock(), timeout, |s| s.ended.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        state.ended
+        let deadline = Instant::now() + timeout;
+        loop {
+            let pidfd = self.child.pidfd();
+            let polled = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], until(Some(deadline)).as_ref());
+            let mut state = self.lock();
+            if self.reap(&mut state) {
+                return state.ended;
+            }
+            if matches!(polled, Err(error) if error != Errno::INTR) {
+                // Out of memory in the kernel: the keeper's thread does without descriptors.
+                let (state, _) = self
+                    .changed
+                    .wait_timeout_while(state, timeout, |s| s.ended.is_none())
+                    .unwrap_or_else(PoisonError::into_inner);
+                return state.ended;
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+        }
     }
 }

@@ -26,10 +26,12 @@ use bulkhead_jail::uid::UidRange;
 use bulkhead_types::{Limits, SandboxId, SandboxOverhead};
 use bulkhead_wire::{Connection, Frame, WireError};
 
-use crate::{Controller, CreateRequest, Events, Finished, Job, Sandbox, SandboxError};
+use crate::{
+    Controller, CreateRequest, Events, Finished, Job, Milestone, Sandbox, SandboxError, monotonic_ns,
+};
 
 use control::Shared;
-use keeper::Keeper;
+use keeper::{Keeper, Starting};
 pub(crate) use parts::{Parts, limit_error, step};
 
 /// How long a sandbox may take until it is jailed and waits for its job.
@@ -120,15 +122,22 @@ impl Launcher {
         request: &CreateRequest,
         first: impl FnOnce(&Parts) -> Result<(Frame, Vec<OwnedFd>), SandboxError>,
     ) -> Result<Box<dyn Sandbox>, SandboxError> {
+        let asked = (Milestone::Asked, monotonic_ns());
         let id = request.id.to_string();
-        let mut parts = Parts::make(self, &id, &request.limits)?;
+        let mut parts = Parts::note(self, &id)?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| step("making the control socket")(e.into()))?;
-        let keeper = self.spawn(&id, &parts, theirs).map_err(|e| step("starting the sandbox")(e.into()))?;
+        // The process loads while everything that it is given is made; it waits for that before it does anything.
+        let starting = self.spawn(&id, &parts, theirs).map_err(|e| step("starting the sandbox")(e.into()))?;
+        let furnished = parts.furnish(self, &request.limits);
+        let furnished_at = (Milestone::Furnished, monotonic_ns());
+        let keeper = starting.finish().map_err(|e| step("starting the sandbox")(e.into()))?;
         parts.keeper = Some(Arc::clone(&keeper));
+        furnished?;
         keeper.deadline(Some(Instant::now() + READY_TIMEOUT));
         let connection = Connection::new(ours);
         configure(&connection, &parts, first).map_err(|e| explain(e, &parts, &keeper))?;
         keeper.deadline(None);
+        let reached = [asked, furnished_at, (Milestone::Ready, monotonic_ns())];
         let shared = Shared::new(Arc::clone(&keeper), parts.meter(self.kind)?)
             .map_err(|e| step("making the controller")(e.into()))?;
         let kind = self.kind;
@@ -140,10 +149,11 @@ impl Launcher {
             shared,
             keeper,
             parts,
+            reached,
         }))
     }
 
-    fn spawn(&self, id: &str, parts: &Parts, control: UnixStream) -> io::Result<Arc<Keeper>> {
+    fn spawn(&self, id: &str, parts: &Parts, control: UnixStream) -> io::Result<Starting> {
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let own_stderr = io::stderr();
         let stderr: BorrowedFd<'_> =
@@ -226,6 +236,7 @@ struct Launched {
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
     parts: Parts,
+    reached: [(Milestone, u64); 3],
 }
 
 impl Sandbox for Launched {
@@ -238,10 +249,16 @@ impl Sandbox for Launched {
     }
 
     fn run(mut self: Box<Self>, job: Job, events: &mut dyn Events) -> Result<Finished, SandboxError> {
+        for (what, at_ns) in self.reached {
+            events.milestone(what, at_ns);
+        }
         let result = self.drive(job, events);
         if let Err(error) = self.parts.take_down() {
             // The job's result stands; what stays is noted, and found by the next start or by doctor.
             tracing::error!(sandbox = %self.id, error = %crate::chain(&error), "something of a sandbox stays");
+        } else {
+            events.milestone(Milestone::Ended, self.parts.ended_ns.unwrap_or_default());
+            events.milestone(Milestone::Removed, monotonic_ns());
         }
         result
     }

@@ -52,12 +52,14 @@ pub(crate) struct Parts {
     uid: Option<HostUid>,
     groups: Option<SandboxGroups>,
     pub(super) keeper: Option<Arc<Keeper>>,
+    /// When its last process was gone, by [`crate::monotonic_ns`].
+    pub(super) ended_ns: Option<u64>,
     last_words: fs::File,
 }
 
 impl Parts {
-    /// Makes everything up to the process.
-    pub(super) fn make(launcher: &Launcher, id: &str, limits: &Limits) -> Result<Self, SandboxError> {
+    /// Notes the sandbox, before anything of it exists.
+    pub(super) fn note(launcher: &Launcher, id: &str) -> Result<Self, SandboxError> {
         let places = &launcher.places;
         let scratch = places.scratch_root.join(id);
         let last_words = sealed_file().map_err(failed("making room for its last words"))?;
@@ -69,22 +71,28 @@ impl Parts {
         }
         .write(&places.run)
         .map_err(failed("noting the sandbox in the run directory"))?;
-        let mut parts = Parts {
+        Ok(Parts {
             id: id.to_owned(),
             run: places.run.clone(),
             scratch,
             uid: None,
             groups: None,
             keeper: None,
+            ended_ns: None,
             last_words,
-        };
-        let uid = places.uids.claim().map_err(failed("claiming a host uid"))?;
-        make_scratch(&parts.scratch, uid.get()).map_err(failed("making the scratch directory"))?;
-        parts.uid = Some(uid);
-        let groups = SandboxGroups::create(&launcher.hierarchy, id, &group_limits(limits, &launcher.kind))
+        })
+    }
+
+    /// Makes everything that its process is given: its uid, its scratch directory, its control groups with their limits. What
+    /// was made before a failure goes with the parts.
+    pub(super) fn furnish(&mut self, launcher: &Launcher, limits: &Limits) -> Result<(), SandboxError> {
+        let uid = launcher.places.uids.claim().map_err(failed("claiming a host uid"))?;
+        make_scratch(&self.scratch, uid.get()).map_err(failed("making the scratch directory"))?;
+        self.uid = Some(uid);
+        let groups = SandboxGroups::create(&launcher.hierarchy, &self.id, &group_limits(limits, &launcher.kind))
             .map_err(limit_error)?;
-        parts.groups = Some(groups);
-        Ok(parts)
+        self.groups = Some(groups);
+        Ok(())
     }
 
     pub(crate) fn groups(&self) -> Result<&SandboxGroups, SandboxError> {
@@ -144,6 +152,8 @@ impl Parts {
     pub(super) fn take_down(&mut self) -> Result<(), SandboxError> {
         if let Some(keeper) = self.keeper.take() {
             keeper.kill();
+            // Most jobs leave nothing with a name in it: then it is gone while the sentry dies.
+            let _ = fs::remove_dir(&self.scratch);
             if keeper.wait(END_TIMEOUT).is_none() {
                 // Whatever it is stuck in, its uid must not be given to another sandbox.
                 std::mem::forget(self.uid.take());
@@ -151,6 +161,7 @@ impl Parts {
                 return Err(SandboxError::TimedOut { what: "end after SIGKILL", seconds });
             }
         }
+        self.ended_ns = Some(crate::monotonic_ns());
         if let Some(groups) = self.groups.take() {
             groups.remove(REMOVE_TIMEOUT).map_err(failed("removing its control groups"))?;
         }

@@ -14,7 +14,7 @@ use bulkhead_wire::{
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::{Events, Finished, Input, Job, SandboxError};
+use crate::{Events, Finished, Input, Job, Milestone, SandboxError, monotonic_ns};
 
 use super::collecting::lost_outputs;
 use super::keeper::{Keeper, until};
@@ -54,7 +54,7 @@ pub(super) fn unexpected(frame: &Frame) -> SandboxError {
 impl Launched {
     /// From the job's start to its outputs; the sandbox is still there afterwards.
     pub(super) fn drive(&mut self, job: Job, events: &mut dyn Events) -> Result<Finished, SandboxError> {
-        let meter = self.parts.meter(self.kind)?;
+        let meter = &self.shared.meter;
         let before = meter.read().map_err(super::limit_error)?;
         let mut run = Run {
             id: self.id,
@@ -63,7 +63,7 @@ impl Launched {
             connection: &self.connection,
             keeper: &self.keeper,
             shared: &self.shared,
-            meter: &meter,
+            meter,
             before,
             stop: None,
             started: None,
@@ -113,8 +113,10 @@ impl Run<'_> {
             self.before = self.meter.read().map_err(super::limit_error)?;
         }
         self.shared.lock().started = true;
+        events.milestone(Milestone::Started, monotonic_ns());
         events.started();
         let mut report = self.watch(started, grace)?;
+        events.milestone(Milestone::Exited, monotonic_ns());
         if let Some(statistics) = self.statistics.take() {
             events.machine_statistics(*statistics);
         }

@@ -168,9 +168,17 @@ impl Kernel {
                 return Err(errno.into());
             }
         } else {
+            self.expect_program();
             host.fork(token, &registers);
         }
         Ok(())
+    }
+
+    /// A new process mostly is to run a program of its own.
+    fn expect_program(&self) {
+        if let Ok(platform) = self.platform() {
+            platform.expect_program();
+        }
     }
 
     /// A host thread for a waiting task has arrived.
@@ -215,10 +223,11 @@ impl Kernel {
         run::leave_full(parent, registers);
     }
 
-    /// The host killed a child before it could say that it is there.
+    /// The host killed a child before it could say that it is there. Of a thread nothing else is to be done: it goes with
+    /// its process, which is dead.
     pub fn stillborn(self: &Arc<Self>, token: u64) {
         let birth = self.births.0.lock().remove(&token);
-        if let Some(birth) = birth {
+        if let Some(birth) = birth.filter(|birth| birth.child.process.pid != birth.parent.process.pid) {
             end_process(&birth.child.process, Ending::Killed(super::Signal::KILL, false));
         }
     }
@@ -226,6 +235,7 @@ impl Kernel {
     /// vfork: the child runs on the caller's host thread until it execs or ends. Takes over the caller's stop.
     pub fn lend(&self, task: &Arc<Task>, child: &Arc<Task>, parent: Registers, registers: Registers) {
         let Some(host) = task.host() else { return };
+        self.expect_program();
         *child.borrowed.lock() = Some(Borrowed { parent: task.clone(), registers: parent });
         child.set_host(Some(host.clone()));
         host.attach(child.clone());

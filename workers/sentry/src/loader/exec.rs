@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::prepare::{Program, Ready, prepare};
+use super::prepare::{Program, Ready, TRIES, prepare};
 use super::stack::{STRING_MAX, Strings};
 use super::{elf, script};
 use crate::call::{Args, Fail, SysResult};
@@ -115,7 +115,7 @@ fn new_credentials(task: &Task, file: &OpenFile) -> (Arc<Credentials>, bool) {
 }
 
 /// exec's point of no return: the process takes the new program over.
-fn take_over(task: &Arc<Task>, program: &Program, ready: Ready, credentials: Arc<Credentials>) {
+fn take_over(task: &Arc<Task>, program: &Program, ready: Ready, credentials: Arc<Credentials>, secure: bool) {
     let process = &task.process;
     let kernel = process.kernel();
     leave_other_threads(&kernel, task);
@@ -137,36 +137,64 @@ fn take_over(task: &Arc<Task>, program: &Program, ready: Ready, credentials: Arc
     task.clear_tid.store(0, Ordering::Relaxed);
     task.robust_list.store(0, Ordering::Relaxed);
     *task.rseq.lock() = None;
-    *process.space.lock() = Arc::new(ready.space);
     let borrowed = task.borrowed.lock().is_some();
     let old = process.stub();
     if borrowed {
         run::give_back(task);
     }
+    enter(task, &ready);
+    if let Some(old) = old {
+        process.account(&old);
+        old.kill();
+    }
+    start(&kernel, task, program, ready, secure);
+}
+
+/// Makes the process's memory and the task's host thread those of a stub.
+fn enter(task: &Arc<Task>, ready: &Ready) {
+    let process = &task.process;
+    *process.space.lock() = ready.space.clone();
     let (stub, host) = (ready.stub.stub().clone(), ready.stub.thread().clone());
     stub.attach(process.clone());
     host.attach(task.clone());
     task.set_host(Some(host));
     task.set_memory(PlatformMemory::shared(stub.memory()));
     *process.stub.lock() = Some(stub);
-    if let Some(old) = old {
-        process.account(&old);
-        old.kill();
-    }
     apply_limits(process);
-    if process.ends() {
-        *process.stub.lock() = None;
-        drop(ready.stub);
-        finish_process(&kernel, process);
-        return;
+}
+
+/// Starts the program, in another stub if the host has killed the one that it was to run in.
+fn start(kernel: &Arc<Kernel>, task: &Arc<Task>, program: &Program, mut ready: Ready, secure: bool) {
+    let process = &task.process;
+    for _ in 0..TRIES {
+        if process.ends() {
+            *process.stub.lock() = None;
+            drop(ready.stub);
+            finish_process(kernel, process);
+            return;
+        }
+        run::run_then_look(task);
+        if ready.stub.start(&ready.commands, &ready.registers).is_ok() {
+            return;
+        }
+        let stack_limit = process.limits.soft(Resource::Stack);
+        let Ok(again) = prepare(kernel, program, &task.credentials(), secure, stack_limit) else { break };
+        serve_again(task);
+        enter(task, &again);
+        ready = again;
     }
-    run::run_then_look(task);
-    if ready.stub.start(&ready.commands, &ready.registers).is_err() {
-        // The stub is dropped and its end is not told: nobody else finishes the process, even if somebody else
-        // has decided its end.
-        *process.stub.lock() = None;
-        end_process(process, Ending::Killed(Signal::KILL, false));
-        finish_process(&kernel, process);
+    // The stub is dropped and its end is not told: nobody else finishes the process, even if somebody else has decided
+    // its end.
+    *process.stub.lock() = None;
+    end_process(process, Ending::Killed(Signal::KILL, false));
+    finish_process(kernel, process);
+}
+
+/// Takes back that the task runs, unless somebody has ended it meanwhile.
+fn serve_again(task: &Task) {
+    let mut run = task.run.lock();
+    if matches!(*run, Run::Running) {
+        *run = Run::Serving;
     }
 }
 
@@ -216,7 +244,7 @@ fn execute(task: &Arc<Task>, caller: &Caller, request: Request) -> Result<(), Er
     program.strings.check(stack_limit)?;
     let (credentials, secure) = new_credentials(task, &program.file);
     let ready = prepare(&kernel, &program, &credentials, secure, stack_limit)?;
-    take_over(task, &program, ready, credentials);
+    take_over(task, &program, ready, credentials, secure);
     Ok(())
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Ready {
     pub(super) stub: WarmStub,
     pub(super) commands: Vec<HostCall>,
     pub(super) registers: Registers,
-    pub(super) space: Space,
+    pub(super) space: Arc<Space>,
 }
 
 /// Where things go in the new address space; different at every exec, since warm stubs share a layout.
@@ -67,6 +67,10 @@ impl Places {
     }
 }
 
+/// How often a program is prepared anew because the host killed its stub (out of memory).
+pub(super) const TRIES: u32 = 16;
+
+/// Prepares a program in a warm stub. One that the host killed meanwhile says nothing of the program.
 pub(super) fn prepare(
     kernel: &Kernel,
     program: &Program,
@@ -75,7 +79,27 @@ pub(super) fn prepare(
     stack_limit: u64,
 ) -> Result<Ready, Errno> {
     let platform = kernel.platform()?;
-    let stub = platform.warm_stub().map_err(|_| Errno::ENOMEM)?;
+    let mut tries = 0;
+    loop {
+        let stub = platform.warm_stub().map_err(|_| Errno::ENOMEM)?;
+        tries += 1;
+        match prepare_in(&stub, kernel, program, credentials, secure, stack_limit) {
+            Ok((commands, registers, space)) => return Ok(Ready { stub, commands, registers, space }),
+            Err(_) if !stub.waits() && tries < TRIES => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn prepare_in(
+    stub: &WarmStub,
+    kernel: &Kernel,
+    program: &Program,
+    credentials: &Credentials,
+    secure: bool,
+    stack_limit: u64,
+) -> Result<(Vec<HostCall>, Registers, Arc<Space>), Errno> {
+    let platform = kernel.platform()?;
     if let Some(image) = kernel.public_image() {
         use std::os::fd::AsFd;
         stub.thread().add_fd(
@@ -89,12 +113,12 @@ pub(super) fn prepare(
     let mut commands = Vec::with_capacity(layout::MAX_COMMANDS);
     let (loaded, mut mapped) = named(
         &program.file,
-        image::load(kernel, &program.elf, &program.file, places.program, &stub, &mut commands)?,
+        image::load(kernel, &program.elf, &program.file, places.program, stub, &mut commands)?,
     );
     let mut entry = loaded.entry;
     let mut interpreter_base = 0;
     if let Some((file, elf)) = &program.interpreter {
-        let parts = image::load(kernel, elf, file, places.interpreter, &stub, &mut commands)?;
+        let parts = image::load(kernel, elf, file, places.interpreter, stub, &mut commands)?;
         let (interpreter, more) = named(file, parts);
         (entry, interpreter_base) = (interpreter.entry, interpreter.base);
         mapped.extend(more);
@@ -102,7 +126,7 @@ pub(super) fn prepare(
     let stack =
         build_stack(program, &loaded, interpreter_base, credentials, secure, &places, host_layout.vdso);
     let executable = program.elf.executable_stack;
-    map_stack(&stub, &stack, stack_limit, executable, &mut commands)?;
+    map_stack(stub, &stack, stack_limit, executable, &mut commands)?;
     let space = Space {
         executable: kernel.path_of(program.file.dentry()),
         arguments: stack.arguments,
@@ -116,14 +140,14 @@ pub(super) fn prepare(
         file: Some(program.file.clone()),
         mapped: Mutex::new(mapped.into()),
     };
-    describe_space(&stub, &space, stack.auxv_address, &mut commands)?;
+    describe_space(stub, &space, stack.auxv_address, &mut commands)?;
     // Program and interpreter together can have more segments than one list carries. Behind the point of no
     // return it would be too late to say so.
     if commands.len() > layout::MAX_COMMANDS {
         return Err(Errno::ENOEXEC);
     }
     let registers = Registers { rip: entry, rsp: stack.pointer, eflags: 0x202, ..Registers::default() };
-    Ok(Ready { stub, commands, registers, space })
+    Ok((commands, registers, Arc::new(space)))
 }
 
 /// Names what was mapped, for /proc/PID/maps.

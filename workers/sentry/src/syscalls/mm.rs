@@ -73,10 +73,6 @@ const MAP_KEPT: u64 = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE;
 /// Addresses end here.
 const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
-/// The descriptor in a stub through which one file after the other is mapped; what was mapped last stays there
-/// until the next one replaces it.
-const MAPPING_FD: i32 = bulkhead_platform::layout::IMAGE_FD - 1;
-
 /// What mmap is asked for.
 #[derive(Clone, Copy)]
 struct Request {
@@ -174,7 +170,7 @@ fn map_by_command(cx: &mut Ctx<'_>, request: &Request, mapping: &Mapping, access
     let fd = if is_image {
         bulkhead_platform::layout::IMAGE_FD
     } else {
-        host.add_fd(mapping.host_file.as_fd(), Some(MAPPING_FD), access)?
+        host.add_fd(mapping.host_file.as_fd(), None, access)?
     };
     if mapping.own_file || mapping.length_available >= request.length {
         let command = request.command(request.address, request.length, 0, fd, mapping.host_offset);
@@ -220,7 +216,7 @@ fn anonymous(cx: &mut Ctx<'_>, request: &Request) -> SysResult {
     }
     let file = shared_memory(request.length)?;
     let host = cx.host()?;
-    let fd = host.add_fd(file.as_fd(), Some(MAPPING_FD), FileAccess::ReadWrite)?;
+    let fd = host.add_fd(file.as_fd(), None, FileAccess::ReadWrite)?;
     let command = request.command(request.address, request.length, 0, fd, 0);
     cx.run_and_return(&[command])
 }

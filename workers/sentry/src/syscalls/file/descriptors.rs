@@ -21,7 +21,15 @@ const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
 fn close(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     drop(cx.files().close(args.int(0))?);
+    closed(cx, args.int(0), args.int(0));
     Ok(0)
+}
+
+/// What was mapped by these numbers is let go of: it would keep the file, and its room on the disk.
+fn closed(cx: &Ctx<'_>, first: i32, last: i32) {
+    if let Ok(host) = cx.host() {
+        host.closed(first, last);
+    }
 }
 
 fn dup(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
@@ -51,6 +59,7 @@ fn replace(cx: &mut Ctx<'_>, old: i32, new: i32, close_on_exec: bool) -> SysResu
     let files = cx.files();
     let file = files.get(old)?;
     drop(files.install_at(file, new, close_on_exec, cx.limit(Resource::OpenFiles))?);
+    closed(cx, new, new);
     Ok(new as u64)
 }
 
@@ -68,6 +77,8 @@ fn close_range(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         files.mark_range(first, last);
     } else {
         drop(files.close_range(first, last));
+        let number = |fd: u32| i32::try_from(fd).unwrap_or(i32::MAX);
+        closed(cx, number(first), number(last));
     }
     Ok(0)
 }
