@@ -64,11 +64,19 @@ pub struct SentryBackend {
     log_calls: bool,
 }
 
+/// What a sentry may hold beyond the job's limit, in bytes: its heap, and the host's kernel's memory for it. The sum of both
+/// is the hard limit of the whole sandbox, so what a node promises holds whatever a job makes its sentry do.
+///
+/// Twice what `cargo xtask bench start` measures for a job that keeps a sentry busy (250 processes, 50 threads, 20,000 files,
+/// 900 of them open, 40 full pipes: 27 MiB of heap and 4 MiB of kernel memory; idle: 0.8 MiB), rounded up to a power of two.
+/// A job that makes it hold more takes that from its own limit. The page cache of scratch files, which is charged here too
+/// when the sentry writes them, gives way at the limit.
+const RESERVE_BYTES: u64 = 64 << 20;
+
 const KIND: Kind = Kind {
     name: "sentry",
     program: PROGRAM_NAME,
-    // Its tables and buffers, the pages that it is writing to scratch files, and the stubs that wait.
-    overhead: SandboxOverhead::fixed(64 << 20),
+    overhead: SandboxOverhead::fixed(RESERVE_BYTES),
     own_tasks: 128,
     start_timeout: Duration::from_secs(60),
     own_kernel: false,
