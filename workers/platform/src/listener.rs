@@ -101,7 +101,9 @@ impl Births {
         let candidates: Vec<(u64, Arc<Stub>, u64)> = {
             let expected = self.lock();
             let forks = expected.iter().filter(|(_, birth)| birth.consented);
-            forks.filter_map(|(word, birth)| Some((*word, birth.parent.clone(), birth.kind.fork_slot()?))).collect()
+            forks
+                .filter_map(|(word, birth)| Some((*word, birth.parent.clone(), birth.kind.fork_slot()?)))
+                .collect()
         };
         let lost = candidates.iter().find(|(_, parent, slot)| {
             let mut told = [0; 4];
@@ -233,7 +235,8 @@ fn fork(
     n: &Notification,
 ) -> Option<()> {
     let number = (slot - layout::SLOTS) / layout::SLOT_SIZE;
-    let stub = Arc::new(Stub::new(tid, listener.clone(), shared.clone(), number, birth.parent.injected.copy()));
+    let stub =
+        Arc::new(Stub::new(tid, listener.clone(), shared.clone(), number, birth.parent.injected.copy()));
     // Held until the kernel knows of the child, so that it can't hear of its end before.
     let mut announced = stub.announced();
     let thread = Arc::new(GuestThread::new(tid, slot, stub.clone(), Phase::Running));

@@ -173,7 +173,8 @@ impl GuestThread {
             token: plan.token,
             then: plan.then,
         };
-        let closes = |fd: &i32| commands.iter().any(|c| c.nr == libc::SYS_close as u64 && c.args[0] == *fd as u64);
+        let closes =
+            |fd: &i32| commands.iter().any(|c| c.nr == libc::SYS_close as u64 && c.args[0] == *fd as u64);
         self.leftovers.lock().unwrap_or_else(PoisonError::into_inner).retain(|fd| !closes(fd));
         {
             let mut phase = self.lock();

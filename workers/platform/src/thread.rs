@@ -86,7 +86,14 @@ pub(crate) enum Then {
 
 impl GuestThread {
     pub(crate) fn new(tid: i32, slot: u64, stub: Arc<Stub>, phase: Phase) -> Self {
-        Self { tid, slot, stub, phase: Mutex::new(phase), attached: Mutex::new(None), leftovers: Mutex::default() }
+        Self {
+            tid,
+            slot,
+            stub,
+            phase: Mutex::new(phase),
+            attached: Mutex::new(None),
+            leftovers: Mutex::default(),
+        }
     }
 
     /// The host's thread id, from the host's kernel and never from the stub.
@@ -331,8 +338,12 @@ impl GuestThread {
     pub(crate) fn let_go(&self, id: u64, numbers: &[i32]) {
         for number in numbers {
             // Fails if the thread is gone, and its table with it or somebody else's affair.
-            let _gone =
-                host::add_fd(self.stub.listener.fd.as_fd(), id, self.stub.shared.empty.as_fd(), Some(*number));
+            let _gone = host::add_fd(
+                self.stub.listener.fd.as_fd(),
+                id,
+                self.stub.shared.empty.as_fd(),
+                Some(*number),
+            );
         }
     }
 

@@ -401,7 +401,8 @@ impl Policy for Leftovers {
                 if what == 3 {
                     thread.closed(fd as i32, fd as i32);
                 }
-                let open = std::fs::read_dir(format!("/proc/{}/fd", thread.stub().pid())).expect("its descriptors");
+                let open =
+                    std::fs::read_dir(format!("/proc/{}/fd", thread.stub().pid())).expect("its descriptors");
                 let files = open.flatten().filter(|entry| {
                     let link = std::fs::read_link(entry.path()).unwrap_or_default();
                     !link.to_string_lossy().starts_with("/memfd:empty")

@@ -111,7 +111,8 @@ fn proportional(pid: u32, place: &Place) -> (f64, f64) {
             let kib: f64 = rest.trim_end_matches("kB").trim().parse().unwrap_or(0.0);
             *(if of_image { &mut image } else { &mut own }) += kib * 1024.0;
         } else if line.split_whitespace().next().is_some_and(|first| first.contains('-')) {
-            of_image = folders.iter().any(|folder| line.contains(folder.as_ref())) || line.contains("/usr/lib/");
+            of_image =
+                folders.iter().any(|folder| line.contains(folder.as_ref())) || line.contains("/usr/lib/");
         }
     }
     (own, image)
@@ -174,7 +175,11 @@ pub(super) fn measure(place: &Place) -> Result<Vec<Row>> {
     }
     let mut rows = compared(&figures, &missing);
     let idle = running.first().map(Running::processes).unwrap_or_default();
-    rows.push(own_side("own side, idle", &idle, "heap and kernel memory of the sentry's control group; goal: the reserve"));
+    rows.push(own_side(
+        "own side, idle",
+        &idle,
+        "heap and kernel memory of the sentry's control group; goal: the reserve",
+    ));
     drop(running);
     let busy = Running::start(Contender::Ours, place, &["/usr/bin/python3", "-c", BUSY])?;
     let note = "250 processes, 50 threads, 20,000 files, 900 open, 40 full pipes; goal: the reserve";

@@ -89,8 +89,9 @@ impl Parts {
         let uid = launcher.places.uids.claim().map_err(failed("claiming a host uid"))?;
         make_scratch(&self.scratch, uid.get()).map_err(failed("making the scratch directory"))?;
         self.uid = Some(uid);
-        let groups = SandboxGroups::create(&launcher.hierarchy, &self.id, &group_limits(limits, &launcher.kind))
-            .map_err(limit_error)?;
+        let groups =
+            SandboxGroups::create(&launcher.hierarchy, &self.id, &group_limits(limits, &launcher.kind))
+                .map_err(limit_error)?;
         self.groups = Some(groups);
         Ok(())
     }
