@@ -129,7 +129,6 @@ fn take_over(task: &Arc<Task>, program: &Program, ready: Ready, credentials: Arc
     };
     drop(files.close_on_exec());
     reset_signals(task);
-    let secure = credentials.euid != credentials.uid || credentials.egid != credentials.gid;
     process.dumpable.store(i32::from(!secure), Ordering::Relaxed);
     task.set_credentials(credentials);
     task.set_name(&program.name);
