@@ -23,9 +23,9 @@ pub(crate) const NID_UNIT: u64 = 32;
 
 pub(crate) const COMPAT_CHECKSUM: u32 = 1;
 
-/// Volume names that mark the two images of a pair.
+/// Volume names that mark the two images of a pair. They end with a zero: Linux 6.1 mounts no other.
 pub(crate) const VOLUME_PUBLIC: &[u8; 16] = b"bulkhead.public\0";
-pub(crate) const VOLUME_PRIVATE: &[u8; 16] = b"bulkhead.private";
+pub(crate) const VOLUME_PRIVATE: &[u8; 16] = b"bulkhead.secret\0";
 
 pub(crate) const LAYOUT_PLAIN: u16 = 0;
 pub(crate) const LAYOUT_INLINE: u16 = 2;
