@@ -22,7 +22,7 @@ impl Default for SchedulerConfig {
         Self {
             lease: Duration::from_secs(30),
             heartbeat: Duration::from_secs(5),
-            start_within: Duration::from_secs(600),
+            start_within: Duration::from_secs(900),
             reconcile: Duration::from_secs(1),
             retry: Duration::from_millis(500),
             keep_requests: Duration::from_secs(25 * 3600),

@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulkhead_types::{
     AttemptState, EnvVar, Limits, OutputSpec, SandboxId, SandboxOverhead, SyscallCount, Termination, Usage,
@@ -31,6 +32,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What a sandbox costs the node beyond the job's limit, measured.
     fn overhead(&self) -> SandboxOverhead;
+
+    /// How long the start of a job may take at the most, where everything is slow and nothing hangs.
+    fn start_timeout(&self) -> Duration {
+        Duration::from_secs(60)
+    }
 
     /// Makes a warm sandbox that waits for its job, with the limits in force.
     ///

@@ -28,7 +28,7 @@ use resolve::{Resolved, resolve};
 
 pub(crate) use fetch::is_transient;
 
-/// A sandbox that has not come back this long after its job's wall time and grace period is given up: starting,
+/// A sandbox that has not come back this long after its job's start, wall time and grace period is given up: inputs,
 /// stopping and collecting outputs take a part of it.
 const OVERDUE: Duration = Duration::from_secs(300);
 
@@ -98,7 +98,10 @@ fn hostname(attempt: &Attempt) -> String {
 
 async fn execute(attempt: &Arc<Attempt>, prepared: Prepared) -> AttemptOutcome {
     let limits = prepared.spec.limits;
-    let longest = limits.wall_time() + Duration::from_millis(prepared.spec.grace_period_ms) + OVERDUE;
+    let longest = limits.wall_time()
+        + Duration::from_millis(prepared.spec.grace_period_ms)
+        + prepared.backend.start_timeout()
+        + OVERDUE;
     let (send, ended) = tokio::sync::oneshot::channel();
     let in_thread = Arc::clone(attempt);
     // A thread of its own: the calls block, and the sandbox's processes die with the thread that made them.

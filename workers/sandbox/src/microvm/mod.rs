@@ -70,8 +70,9 @@ const KIND: Kind = Kind {
     overhead: OVERHEAD,
     // Eight processors, the devices, control, and room for what libraries start.
     own_tasks: 32,
-    // A boot has a limit of its own in the VMM, which says more; this is for a VMM that hangs.
-    start_timeout: Duration::from_secs(150),
+    // A boot has limits of its own in the VMM, which says more (ten minutes on a host that is overloaded); this is for a VMM
+    // that hangs.
+    start_timeout: Duration::from_secs(660),
     own_kernel: true,
 };
 
@@ -198,6 +199,10 @@ impl Backend for MicrovmBackend {
 
     fn overhead(&self) -> SandboxOverhead {
         self.launcher.kind().overhead
+    }
+
+    fn start_timeout(&self) -> Duration {
+        self.launcher.kind().start_timeout
     }
 
     fn create(&self, request: &CreateRequest) -> Result<Box<dyn Sandbox>, SandboxError> {
