@@ -17,7 +17,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bulkhead import Archive, BulkheadError, Client, Collect, Env, Job, Limits, OutputChunk
@@ -26,9 +26,11 @@ MIB = 1 << 20
 # Longest that one job of the demo may take, in seconds, before the demo gives up on it.
 PATIENCE = 60.0
 # The same in a virtual machine: on a software KVM each one boots for seconds of one processor, and they share.
-MACHINE_PATIENCE = 200.0
+MACHINE_PATIENCE = 400.0
 # Virtual machines at once, so that each boots in its time.
 MACHINES = 4
+# Their memory where a case says nothing: a kernel looks at each page of it while it boots.
+MACHINE_MEMORY = 128 * MIB
 
 SCRIPT = """\
 import os, subprocess, sys
@@ -254,6 +256,9 @@ def run_machines(client: Client, rows: list[Row], offered: set[str]) -> None:
     for case in machine_cases(client, nonce):
         if len(waiting) == MACHINES:
             finish(client, *waiting.pop(0), MACHINE_PATIENCE)
+        limits: Limits = case.options.get("limits", Limits())  # type: ignore[assignment]
+        if not limits.memory_bytes:
+            case.options["limits"] = replace(limits, memory_bytes=MACHINE_MEMORY)
         row = Row(client.tenant, kind + case.what, case.expected)
         rows.append(row)
         job = client.submit("demo", case.argv, backend="MICROVM", **case.options)  # type: ignore[arg-type]
