@@ -89,6 +89,21 @@ impl Contender {
         Ok(command)
     }
 
+    /// What removes a container that runs, where the contender does not end with its command.
+    pub(super) fn removal(self, place: &Place, round: usize) -> Option<Command> {
+        let mut command = match self {
+            Self::Runsc => {
+                let mut command = Command::new("runsc");
+                command.arg("--root").arg(place.scratch.join("runsc-state"));
+                command
+            }
+            Self::Crun => Command::new("crun"),
+            _ => return None,
+        };
+        command.args(["delete", "--force"]).arg(container(round));
+        Some(command)
+    }
+
     fn oci(self, place: &Place, program: &[&str], round: usize) -> Result<Command> {
         let bundle = place.scratch.join(self.name().split(' ').next().unwrap_or_default());
         fs::create_dir_all(&bundle).context("a bundle can't be made")?;
@@ -100,7 +115,7 @@ impl Contender {
             command.arg("--root").arg(place.scratch.join("runsc-state"));
         }
         command.args(["run", "--bundle"]).arg(&bundle);
-        command.arg(format!("bulkhead-bench-{}-{round}", std::process::id()));
+        command.arg(container(round));
         Ok(command)
     }
 
@@ -116,6 +131,11 @@ impl Contender {
         }
         Ok(time)
     }
+}
+
+/// A container's name, which no other run uses.
+fn container(round: usize) -> String {
+    format!("bulkhead-bench-{}-{round}", std::process::id())
 }
 
 fn bundle_config(root: &Path, program: &[&str]) -> Value {

@@ -46,6 +46,8 @@ time.sleep(1000)
 struct Running {
     child: Child,
     contender: Contender,
+    /// Ends what the contender would leave.
+    end: Option<Command>,
 }
 
 impl Running {
@@ -55,7 +57,8 @@ impl Running {
         let child = command.stderr(Stdio::null()).spawn();
         let mut child = child.with_context(|| format!("{} could not be started", contender.name()))?;
         let stdout = child.stdout.take().context("standard output is piped")?;
-        let running = Self { child, contender };
+        let end = contender.removal(place, 0);
+        let running = Self { child, contender, end };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).context("it can't be read")?;
         if line.trim() != "there" {
@@ -80,10 +83,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A request, not SIGKILL: what a sandbox has on the host is its launcher's to remove.
-        let pid = self.child.id().to_string();
-        let _told = Command::new("kill").args(["-TERM", &pid]).status();
-        if self.contender == Contender::Bubblewrap {
+        if self.contender == Contender::Ours {
+            // A request, not SIGKILL: what a sandbox has on the host is its launcher's to remove.
+            let pid = self.child.id().to_string();
+            let _told = Command::new("kill").args(["-TERM", &pid]).status();
+        } else {
+            if let Some(end) = &mut self.end {
+                let _removed = end.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            }
             let _dead = self.child.kill();
         }
         let _ended = self.child.wait();
