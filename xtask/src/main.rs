@@ -7,6 +7,7 @@ mod guest;
 mod image;
 mod packages;
 mod python;
+mod rig;
 mod run;
 mod service;
 mod setup;

@@ -9,12 +9,15 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail};
 
 use crate::service::{DataDirectory, Service, TENANT_SCOPES, token};
-use crate::{build, guest, image, python, run, setup};
+use crate::{build, guest, image, python, rig, run, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only tests whose name contains this.
     filter: Option<String>,
+    /// Only the tests of virtual machines on hardware KVM (which QEMU emulates), of what is built already.
+    #[arg(long, conflicts_with = "filter")]
+    hardware: bool,
 }
 
 /// The tests that may be skipped where root and /dev/kvm are there; one name a line.
@@ -31,6 +34,10 @@ struct Report {
 /// Runs all tests.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut report = Report::default();
+    if arguments.hardware {
+        report.part("hardware KVM", hardware_tests)?;
+        return report.finish();
+    }
     report.part("packages", |_| setup::packages())?;
     report.part("build", |_| build::product())?;
     report.part("test build", |_| {
@@ -65,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     })?;
     report.part("tests", |report| cargo_test(report, arguments.filter.as_deref()))?;
     report.part("python client tests", python_tests)?;
+    report.part("hardware KVM", hardware_tests)?;
     report.part("skips", Report::check_skips)?;
     report.finish()
 }
@@ -166,6 +174,23 @@ fn python_tests(report: &mut Report) -> Result<()> {
     if !output.status.success() || good == 0 {
         report.failed += 1;
         bail!("the Python client's tests fail");
+    }
+    Ok(())
+}
+
+/// Tests of virtual machines on hardware KVM, which QEMU emulates.
+fn hardware_tests(report: &mut Report) -> Result<()> {
+    if !rig::is_possible() {
+        println!("skipped: hardware KVM: no QEMU (package qemu-system-x86)");
+        report.skipped.insert("hardware KVM".to_owned());
+        return Ok(());
+    }
+    let outcomes = rig::run()?;
+    let bad: Vec<&str> = outcomes.iter().filter(|outcome| !outcome.good).map(|o| o.name.as_str()).collect();
+    report.passed += (outcomes.len() - bad.len()) as u64;
+    report.failed += bad.len() as u64;
+    if !bad.is_empty() {
+        bail!("fail on hardware KVM: {bad:?}");
     }
     Ok(())
 }

@@ -25,7 +25,9 @@ pub(super) fn initramfs() -> Result<PathBuf> {
     let path = folder.join("initramfs.cpio");
     let partial = folder.join(format!("initramfs.partial-{}", std::process::id()));
     let mut out = BufWriter::new(File::create(&partial).with_context(|| format!("{}", partial.display()))?);
-    cpio::write(&mut out, &program).and_then(|()| out.flush()).context("the initramfs can't be written")?;
+    cpio::write(&mut out, &[cpio::Entry::program("init", program)])
+        .and_then(|()| out.flush())
+        .context("the initramfs can't be written")?;
     fs::rename(&partial, &path).with_context(|| format!("{} can't be named", path.display()))?;
     Ok(path)
 }

@@ -1,6 +1,6 @@
 //! What a microVM's guest consists of: its kernel, and the agent in its initramfs.
 
-mod cpio;
+pub(crate) mod cpio;
 mod initramfs;
 mod kernel;
 
