@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <grp.h>
 #include <pthread.h>
 #include <signal.h>
@@ -27,6 +28,8 @@
 /* A process is replaced after so many calls, or so many milliseconds: it may have closed or unmapped everything. */
 #define CALLS_OF_ONE 400
 #define LIFE_MS 400
+/* How often everything that they left behind is killed. */
+#define SWEEP_MS 1500
 
 struct shared {
     volatile long made, wanted;
@@ -154,6 +157,9 @@ static void fuzz(uint64_t seed, int index) {
     sigaction(SIGALRM, &action, NULL);
     struct itimerval often = {{0, 5000}, {0, 5000}};
     setitimer(ITIMER_REAL, &often, NULL);
+    /* What is printed is for the first process alone. */
+    int null = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < 3; fd++) dup2(null, fd);
     char directory[32];
     snprintf(directory, sizeof directory, "/tmp/fuzz%d", index);
     mkdir(directory, 0777);
@@ -176,13 +182,19 @@ static void fuzz(uint64_t seed, int index) {
     _exit(0);
 }
 
+static int removes(const char *path, const struct stat *status, int kind, struct FTW *where) {
+    (void)status, (void)kind, (void)where;
+    remove(path);
+    return 0;
+}
+
 int main(int count, char **arguments) {
     struct random random = {count > 1 ? strtoul(arguments[1], NULL, 0) : 1};
     shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     shared->wanted = count > 2 ? atol(arguments[2]) : 10000;
     usleep(400000);
     pid_t children[PROCESSES] = {0};
-    long born[PROCESSES] = {0}, made = 0;
+    long born[PROCESSES] = {0}, made = 0, swept = now_ms();
     while (shared->made < shared->wanted) {
         for (int n = 0; n < PROCESSES; n++) {
             if (children[n] > 0 && now_ms() - born[n] > LIFE_MS) kill(-children[n], SIGKILL), kill(children[n], SIGKILL);
@@ -192,8 +204,11 @@ int main(int count, char **arguments) {
             pid_t child = fork();
             if (child == 0) fuzz(seed, n);
             if (child > 0) children[n] = child, born[n] = now_ms(), made++;
+            /* What they forked may wait for ever, or be stopped. */
+            if (child < 0) kill(-1, SIGKILL);
         }
         usleep(5000);
+        if (now_ms() - swept > SWEEP_MS) kill(-1, SIGKILL), swept = now_ms();
         while (waitpid(-1, NULL, WNOHANG) > 0) {
         }
         for (int n = 0; n < PROCESSES; n++)
@@ -202,6 +217,8 @@ int main(int count, char **arguments) {
     kill(-1, SIGKILL);
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
     }
+    /* What files cost is theirs as long as they are there. */
+    nftw("/tmp", removes, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
     printf("%ld calls, %s\n", shared->made >= shared->wanted ? shared->wanted : shared->made, made > 1 ? "many processes" : "one");
     fflush(stdout);
     /* Time for whoever measures. */

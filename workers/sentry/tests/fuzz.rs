@@ -22,7 +22,7 @@ const PACE: u64 = 100;
 const DESCRIPTORS_MORE: usize = 24;
 /// Bytes that the sentry may have more afterwards, for buffers, name caches and freed memory that the allocator
 /// keeps.
-const MEMORY_MORE: u64 = 48 << 20;
+const MEMORY_MORE: u64 = 16 << 20;
 
 /// What the sentry holds.
 #[derive(Debug, Clone, Copy)]

@@ -75,7 +75,7 @@ CASE(record_locks, "fcntl") {
         R(lock(fd, F_SETLKW, F_WRLCK, 10, 1));
         _exit(0);
     }
-    pause_ms(30);
+    pause_ms(300);
     /* Closing any descriptor of the file gives the locks back. */
     close(second);
     await(child);
@@ -96,7 +96,7 @@ CASE(record_locks, "fcntl") {
         lock(fd, F_SETLKW, F_WRLCK, 0, 1);
         _exit(0);
     }
-    pause_ms(50);
+    pause_ms(300);
     R(lock(fd, F_SETLKW, F_WRLCK, 1, 1));
     R(lock(fd, F_SETLK, F_UNLCK, 0, 0));
     await(child);
@@ -116,11 +116,11 @@ CASE(locks_of_open_files, "fcntl") {
         /* The same open file: no conflict. */
         R(lock(fd, F_OFD_SETLK, F_WRLCK, 0, 5));
         long result = lock(second, F_OFD_SETLKW, F_WRLCK, 0, 1);
-        pause_ms(30);
+        pause_ms(300);
         V(result);
         _exit(0);
     }
-    pause_ms(50);
+    pause_ms(300);
     R(lock(fd, F_OFD_SETLK, F_UNLCK, 0, 0));
     await(child);
     R(lock(fd, F_OFD_SETLK, F_RDLCK, 0, 1));
@@ -144,11 +144,11 @@ CASE(whole_files, "flock") {
     if (child == 0) {
         R(flock(second, LOCK_EX | LOCK_NB));
         long result = flock(fd, LOCK_EX);
-        pause_ms(30);
+        pause_ms(300);
         V(result);
         _exit(0);
     }
-    pause_ms(30);
+    pause_ms(300);
     R(flock(second, LOCK_UN));
     await(child);
     R(flock(second, LOCK_EX | LOCK_NB));
@@ -216,6 +216,7 @@ CASE(memory_files, "memfd_create fcntl") {
     R(ftruncate(fd, 1));
     char *map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     V(map != MAP_FAILED);
+    R(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
     munmap(map, 4096);
     R(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
     R(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));

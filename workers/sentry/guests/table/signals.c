@@ -202,11 +202,11 @@ CASE(waiting, "rt_sigtimedwait rt_sigsuspend pause") {
     if (child == 0) {
         pause_ms(30);
         kill(self, SIGUSR1);
-        pause_ms(60);
+        pause_ms(200);
         kill(self, SIGUSR1);
-        pause_ms(60);
+        pause_ms(200);
         kill(self, SIGUSR2);
-        pause_ms(60);
+        pause_ms(200);
         kill(self, SIGUSR2);
         _exit(0);
     }
@@ -343,24 +343,24 @@ CASE(restarts, "rt_sigaction read wait4 nanosleep futex") {
     handle(SIGUSR1, SA_RESTART);
     struct sigaction action = {.sa_handler = gives, .sa_flags = SA_RESTART};
     sigaction(SIGUSR2, &action, NULL);
-    pid_t child = tickle(30);
+    pid_t child = tickle(100);
     R(read(ends[0], &byte, 1));
     await(child);
     handle(SIGUSR1, 0);
     handle(SIGUSR2, 0);
-    child = tickle(30);
+    child = tickle(100);
     R(read(ends[0], &byte, 1));
     R(read(ends[0], &byte, 1));
     await(child);
-    child = tickle(30);
+    child = tickle(100);
     R(waitpid(child, NULL, 0));
     R(waitpid(child, NULL, 0));
     V(waitpid(child, NULL, 0) == child);
     handle(SIGUSR1, SA_RESTART);
     handle(SIGUSR2, SA_RESTART);
-    child = tickle(30);
+    child = tickle(100);
     V(waitpid(child, NULL, 0) == child);
-    child = tickle(30);
+    child = tickle(100);
     struct timespec time = {5, 0}, left = {0, 0};
     R(S(nanosleep, &time, &left));
     V(left.tv_sec);
@@ -368,19 +368,19 @@ CASE(restarts, "rt_sigaction read wait4 nanosleep futex") {
     await(child);
     int word = 0;
     struct timespec half = {0, 300000000};
-    child = tickle(30);
+    child = tickle(100);
     handle(SIGUSR2, 0);
     R(S(futex, &word, FUTEX_WAIT, 0, NULL, NULL, 0));
     await(child);
     int pair[2];
     socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
-    child = tickle(30);
+    child = tickle(100);
     R(recv(pair[0], &byte, 1, 0));
     await(child);
     (void)half;
     struct timeval timeout = {2, 0};
     setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
-    child = tickle(30);
+    child = tickle(100);
     R(recv(pair[0], &byte, 1, 0));
     await(child);
 }

@@ -193,7 +193,8 @@ impl Kernel {
         if let Some(process) = process {
             self.usage.add_ended(process.used.lock().earlier);
             // Tasks and process point at each other.
-            drop(std::mem::take(&mut *process.tasks.lock()));
+            let tasks = std::mem::take(&mut *process.tasks.lock());
+            tasks.iter().for_each(|task| task.let_host_go());
         }
     }
 

@@ -228,6 +228,13 @@ impl Space {
         self.mapped.lock().note(task, file)
     }
 
+    /// The host files, by inode number, through which a file of the guest's may be mapped here.
+    pub(crate) fn host_inodes(&self, inode: &Arc<crate::vfs::Inode>) -> Vec<u64> {
+        let mapped = self.mapped.lock();
+        let same = mapped.files.iter().filter(|file| file.own && Arc::ptr_eq(file.dentry.inode(), inode));
+        same.map(|file| file.host.1).collect()
+    }
+
     /// Forgets the files that no host process with this space holds any more; none, if that can't be told now.
     fn sweep(self: &Arc<Self>, kernel: &Kernel, clock: u64) {
         let Some(stubs) = self.stubs(kernel) else { return };

@@ -171,6 +171,14 @@ impl Task {
         *self.host.lock() = host;
     }
 
+    /// The task is over: it and its host thread, which point at each other, let each other go. One that it has
+    /// borrowed still goes back.
+    pub fn let_host_go(&self) {
+        if self.borrowed.lock().is_none() {
+            self.set_host(None);
+        }
+    }
+
     /// Processor time of this thread, in nanoseconds.
     pub fn cpu_ns(&self) -> u64 {
         let own = self.host().and_then(|host| host.cpu_ns().ok()).unwrap_or_default();

@@ -206,6 +206,7 @@ fn leave_other_threads(kernel: &Kernel, task: &Arc<Task>) {
     };
     for other in &others {
         end_task(other);
+        other.let_host_go();
     }
     let mut tree = kernel.tree.lock();
     for other in &others {

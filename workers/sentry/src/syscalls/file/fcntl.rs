@@ -94,7 +94,7 @@ fn fcntl(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
         F_SETOWN | F_GETOWN | F_SETSIG | F_GETSIG => owner(cx, &file, command, value as i32),
         F_SETOWN_EX | F_GETOWN_EX => extended_owner(cx, &file, command, value),
         F_SETPIPE_SZ | F_GETPIPE_SZ => pipe_size(&file, command, value as u32),
-        F_ADD_SEALS | F_GET_SEALS => seals(&file, command, value as u32),
+        F_ADD_SEALS | F_GET_SEALS => seals(cx, &file, command, value as u32),
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -172,13 +172,30 @@ fn pipe_size(file: &OpenFile, command: u32, value: u32) -> SysResult {
     Ok(pipe.set_capacity(value as usize)? as u64)
 }
 
-fn seals(file: &OpenFile, command: u32, value: u32) -> SysResult {
+/// Whether any process can write to the file through a shared mapping.
+fn is_mapped_writable(cx: &Ctx<'_>, file: &OpenFile) -> bool {
+    let processes: Vec<_> = cx.kernel.tree.lock().nodes().map(|node| node.process.clone()).collect();
+    processes.iter().any(|process| {
+        let inodes = process.space().host_inodes(file.inode());
+        let maps = process.stub().filter(|_| !inodes.is_empty()).and_then(|stub| stub.maps().ok());
+        maps.unwrap_or_default().iter().any(|mapping| {
+            let [_, write, _, shared] = mapping.permissions;
+            inodes.contains(&mapping.inode) && write == b'w' && shared == b's'
+        })
+    })
+}
+
+fn seals(cx: &Ctx<'_>, file: &OpenFile, command: u32, value: u32) -> SysResult {
+    const SEAL_WRITE: u32 = 8;
     let content = file.inode().content().filter(|_| file.inode().fs.image.is_none()).ok_or(Errno::EINVAL)?;
     if command == F_GET_SEALS {
         return Ok(content.seals().into());
     }
     if !file.may_write() {
         return Err(Errno::EPERM.into());
+    }
+    if value & SEAL_WRITE != 0 && is_mapped_writable(cx, file) {
+        return Err(Errno::EBUSY.into());
     }
     content.add_seals(value)?;
     Ok(0)

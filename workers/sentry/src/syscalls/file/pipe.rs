@@ -13,13 +13,8 @@ use crate::vfs::flags::{O_CLOEXEC, O_DIRECT, O_NONBLOCK};
 pub(super) const TABLE: &[Entry] = &[
     Entry::full(22, "pipe", pipe).by(&["io:pipes"]),
     Entry::full(293, "pipe2", pipe2).by(&["io:pipes"]),
-    Entry::partial(
-        319,
-        "memfd_create",
-        memfd_create,
-        "huge pages: EINVAL; F_SEAL_WRITE is not refused while a writable mapping is there",
-    )
-    .by(&["locks:memory_files", "noted:memory"]),
+    Entry::partial(319, "memfd_create", memfd_create, "huge pages: EINVAL")
+        .by(&["locks:memory_files", "noted:memory"]),
 ];
 
 fn pipe(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
