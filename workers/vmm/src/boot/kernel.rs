@@ -74,3 +74,68 @@ pub(super) fn load_initramfs(
     ram.memory().read_exact_volatile_from(GuestAddress(at), file, bytes as usize)?;
     Ok((at, bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const MEMORY: u64 = 32 << 20;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bytes).expect("its bytes");
+        file
+    }
+
+    fn load(bytes: &[u8]) -> Result<(Kernel, GuestRam), BootError> {
+        let ram = GuestRam::new(MEMORY).expect("memory");
+        Kernel::load(&ram, &mut file(bytes)).map(|kernel| (kernel, ram))
+    }
+
+    /// Two sectors of setup, then the kernel.
+    fn bzimage(xloadflags: u16) -> Vec<u8> {
+        let mut image = vec![0; 1024];
+        image[0x1f1] = 1;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+        image[0x211] = 1;
+        image[0x214..0x218].copy_from_slice(&0x10_0000u32.to_le_bytes());
+        image[0x236..0x238].copy_from_slice(&xloadflags.to_le_bytes());
+        image[0x258..0x260].copy_from_slice(&(16u64 << 20).to_le_bytes());
+        image[0x260..0x264].copy_from_slice(&(4u32 << 20).to_le_bytes());
+        image.extend(b"packed kernel");
+        image
+    }
+
+    #[test]
+    fn a_bzimage_is_entered_at_its_64_bit_entry_and_keeps_its_header() {
+        let (kernel, ram) = load(&bzimage(XLF_KERNEL_64)).expect("a kernel");
+        assert_eq!((kernel.entry, kernel.end), (0x10_0200, 20 << 20));
+        assert_eq!(kernel.header.map(|header| { header.version }), Some(0x20f));
+        let mut loaded = [0; 13];
+        ram.memory().read_slice(&mut loaded, GuestAddress(HIGH_MEMORY)).expect("memory");
+        assert_eq!(&loaded, b"packed kernel");
+        assert!(matches!(load(&bzimage(0)), Err(BootError::NoEntry)));
+    }
+
+    #[test]
+    fn what_is_no_kernel_is_refused_with_what_to_give() {
+        for bytes in [&b"#!/bin/sh\n"[..], b"\x7fELF", &[0; 4096], b"MZ"] {
+            let Err(error) = load(bytes) else { panic!("{bytes:?} was loaded") };
+            assert!(matches!(error, BootError::Kernel { .. } | BootError::ReadKernel(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_initial_file_system_lies_at_the_end_or_is_refused() {
+        let ram = GuestRam::new(MEMORY).expect("memory");
+        let placed = load_initramfs(&ram, &mut file(&[7; 5000]), 20 << 20).expect("it fits");
+        assert_eq!(placed, (MEMORY - 8192, 5000));
+        for end in [MEMORY - 4096, MEMORY, u64::MAX] {
+            let refused = load_initramfs(&ram, &mut file(&[7; 5000]), end);
+            assert!(matches!(refused, Err(BootError::TooLarge { initramfs: 5000, .. })), "{end}");
+        }
+    }
+}
