@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use super::Failure;
 use super::agent::Agent;
 use super::launcher::Launcher;
+use crate::arch::MOST_VCPUS;
 use crate::machine::{Shell, ShellConfig};
 use crate::software_kvm;
 
@@ -47,7 +48,7 @@ pub(super) fn enter(launcher: &Launcher) -> Result<Prepared, Failure> {
     let kernel = File::from(descriptors.next().ok_or_else(missing)?);
     let initramfs = File::from(descriptors.next().ok_or_else(missing)?);
     // Before the jail: /sys is not in it.
-    let software_kvm = software_kvm::detected();
+    let software = software_kvm::detected();
     let jail = JailConfig {
         join,
         uid: config.host_uid,
@@ -56,7 +57,12 @@ pub(super) fn enter(launcher: &Launcher) -> Result<Prepared, Failure> {
         rlimits: Rlimits::default(),
     };
     bulkhead_jail::enter(jail).map_err(|error| Failure::new(FailureStage::Jail, "the jail", &error))?;
-    let shell = ShellConfig { vcpus: config.vcpus, memory_bytes: config.memory_bytes, software_kvm };
+    let most = if software { software_kvm::MOST_VCPUS } else { MOST_VCPUS };
+    let shell = ShellConfig {
+        vcpus: config.vcpus.min(most),
+        memory_bytes: config.memory_bytes,
+        software_kvm: software,
+    };
     let shell = Shell::new(kvm, shell)
         .map_err(|error| Failure::new(FailureStage::Machine, "the virtual machine", &error))?;
     let scratch = scratch(config.disk_bytes)?;

@@ -33,6 +33,9 @@ const SLOT: u32 = 16;
 /// smap (308), cx16 (141), erms (297), fsrm (580). `lpj`: nothing to calibrate.
 pub const COMMAND_LINE: &str = "lpj=1000000 noxsaves noxsaveopt clearcpuid=151,308,141,297,580,xsavec";
 
+/// The most processors of a guest: a second one is started by Linux but does not get through its own start here.
+pub const MOST_VCPUS: u8 = 1;
+
 /// Whether this host's KVM is such a one. Asked before the jail, where /sys can be seen.
 pub fn detected() -> bool {
     Path::new(MODULE).exists()
