@@ -86,7 +86,7 @@ impl GuestRam {
     /// # Errors
     /// [`MemoryError`].
     pub fn map(file: File, bytes: u64, backing: Backing) -> Result<Self, MemoryError> {
-        if !(LEAST_BYTES..=MOST_BYTES).contains(&bytes) || bytes % PAGE != 0 {
+        if !(LEAST_BYTES..=MOST_BYTES).contains(&bytes) || !bytes.is_multiple_of(PAGE) {
             return Err(MemoryError::Size(bytes));
         }
         let file = Arc::new(file);

@@ -62,7 +62,7 @@ impl Cmos {
 
 /// Two decimal digits, at most.
 fn bcd(value: u64) -> u8 {
-    ((value / 10 % 10) << 4 | value % 10) as u8
+    (((value / 10 % 10) << 4) | (value % 10)) as u8
 }
 
 /// Year, month and day of a day since 1 January 1970. The year is counted from March, so that a leap day is its last.
