@@ -11,7 +11,7 @@ use crate::notify::Change;
 use crate::page::{self, JobFilter};
 use crate::records::{
     AttemptRow, JobEvent, JobProgress, JobRecord, JobRow, OutputSlice, StreamRecord, attempt_number, digest,
-    from_db, parse, priority_number, stream_number, stream_of, to_db,
+    from_db, parse, priority_number, stream_number, stream_of, to_db, without_nul,
 };
 use crate::requests::{RequestKey, request_claim, request_first};
 use crate::spec::{blobs, restore_inline, split};
@@ -34,6 +34,8 @@ pub struct NewJob {
     pub spec: JobSpec,
     /// What the image reference means now.
     pub image_digest: Digest,
+    /// Why no known node could ever hold it, if that is so: it is REJECTED at once.
+    pub refusal: Option<String>,
 }
 
 impl Store {
@@ -64,7 +66,8 @@ impl Store {
         match inserted {
             Ok(record) => {
                 tx.commit().await?;
-                self.fleet().notifier().tell([Change::Queue]);
+                // One that has ended nobody can know yet.
+                self.fleet().notifier().tell((!record.state.is_terminal()).then_some(Change::Queue));
                 Ok(record)
             }
             Err(StoreError::Database(error)) => match broken_constraint(&error) {
@@ -131,6 +134,10 @@ impl Store {
             .bind(&digests)
             .fetch_one(&mut **tx)
             .await?;
+        let row = match &job.refusal {
+            Some(reason) => refuse(tx, job.id, reason).await?,
+            None => row,
+        };
         let mut record = row.into_record()?;
         restore_inline(&mut record.spec, parts.inline)?;
         Ok(record)
@@ -382,6 +389,18 @@ async fn check_quota(tx: &mut PgTransaction<'_>, tenant: &TenantId) -> Result<()
         return Ok(());
     }
     Err(StoreError::JobQuota { tenant: tenant.clone(), limit: from_db(limit) })
+}
+
+/// Ends a job as REJECTED in the transaction that has made it: nobody sees it wait.
+async fn refuse(tx: &mut PgTransaction<'_>, job: JobId, reason: &str) -> Result<JobRow, StoreError> {
+    let rejected = next(JobState::Queued, Transition::Reject)?;
+    Ok(sqlx::query_as(sql::JOB_REFUSE)
+        .bind(job.as_uuid())
+        .bind(JobState::Queued.as_str())
+        .bind(rejected.as_str())
+        .bind(without_nul(reason))
+        .fetch_one(&mut **tx)
+        .await?)
 }
 
 /// Adds their attempts to jobs.

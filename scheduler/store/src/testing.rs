@@ -171,5 +171,5 @@ pub fn example_spec() -> JobSpec {
 
 /// A new job of that description.
 pub fn new_job(spec: JobSpec) -> NewJob {
-    NewJob { id: JobId::generate(), spec, image_digest: Digest::from_bytes([1; 32]) }
+    NewJob { id: JobId::generate(), spec, image_digest: Digest::from_bytes([1; 32]), refusal: None }
 }

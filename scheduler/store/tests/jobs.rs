@@ -416,3 +416,21 @@ async fn a_missing_blob_or_tenant_is_named() {
     let error = store.job_create(&nobody, new_job(example_spec()), None).await.expect_err("no tenant");
     assert!(matches!(error, StoreError::NotFound { what: "tenant", .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_job_that_no_node_could_hold_is_rejected_as_it_is_made() {
+    let store = test_store().await;
+    let acme = test_tenant(&store, "acme").await;
+    let mut spec = example_spec();
+    spec.env.push(EnvVar { name: "T".into(), value: "secret".into(), secret: true });
+    let job = bulkhead_store::NewJob { refusal: Some("too large\0".into()), ..new_job(spec) };
+    let made = store.job_create(&acme, job, Some(&request("once", 1))).await.expect("creates");
+    assert_eq!(made.state, JobState::Rejected);
+    assert!(made.reason.starts_with("too large") && made.ended.is_some(), "{made:?}");
+    assert_eq!(store.job_get(&acme, made.id).await.expect("gets"), made);
+    let mut leader = leader(&store).await;
+    assert!(leader.queue_heads(8).await.expect("heads").is_empty());
+    let events = store.job_progress(&acme, made.id, 0).await.expect("progress").events;
+    let states: Vec<_> = events.iter().map(|event| (event.seq, event.state)).collect();
+    assert_eq!(states, [(1, JobState::Queued), (2, JobState::Rejected)]);
+}

@@ -90,23 +90,16 @@ async fn create_new(
     let image = service.store.image_resolve(tenant, &spec.image).await.map_err(unknown_image(&spec.image))?;
     check_command(&spec, &image.config)?;
     let refusal = refusal(tenant, &spec, &nodes);
-    let job = NewJob { id: JobId::generate(), spec, image_digest: image.digest };
+    let job = NewJob { id: JobId::generate(), spec, image_digest: image.digest, refusal };
     let blobs = blob_fields(&job.spec);
-    let record = service.store.job_create(tenant, job, key).await.map_err(|error| match error {
+    service.store.job_create(tenant, job, key).await.map_err(|error| match error {
         StoreError::BlobNotFound { digest } => {
             let named = blobs.iter().find(|(_, other)| *other == digest);
             let field = named.map_or("spec", |(field, _)| field);
             ApiError::field(field, format!("the blob {digest} does not exist; upload it first"))
         }
         other => other.into(),
-    })?;
-    match refusal {
-        Some(reason) if !record.state.is_terminal() => {
-            service.store.fleet().job_reject(record.id, &reason).await?;
-            Ok(service.store.job_get(tenant, record.id).await?)
-        }
-        _ => Ok(record),
-    }
+    })
 }
 
 fn check_backend(backend: Backend, nodes: &[NodeRecord]) -> Result<(), ApiError> {

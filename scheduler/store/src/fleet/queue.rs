@@ -211,27 +211,6 @@ impl Leader {
     }
 }
 
-impl FleetStore {
-    /// Ends a waiting job as REJECTED, when it is known at its creation that no node could ever hold it. One that
-    /// doesn't wait any more stays as it is.
-    ///
-    /// # Errors
-    /// Only the database's.
-    #[tracing::instrument(level = "debug", skip_all, fields(%job))]
-    pub async fn job_reject(&self, job: JobId, reason: &str) -> Result<(), StoreError> {
-        let rejected = next(JobState::Queued, Transition::Reject)?;
-        let ended: Option<Uuid> = sqlx::query_scalar(sql::REJECT)
-            .bind(vec![job.as_uuid()])
-            .bind(vec![without_nul(reason)])
-            .bind(JobState::Queued.as_str())
-            .bind(rejected.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
-        self.notifier.tell(ended.map(|_| Change::Ended(job)));
-        Ok(())
-    }
-}
-
 /// A duration as PostgreSQL's arithmetic takes it.
 pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)

@@ -20,6 +20,17 @@ statements! { Service:
             INSERT INTO job_blobs (job, tenant, digest) SELECT $1, $2, unnest($17::bytea[])
         )
         SELECT * FROM job");
+    /// A job that was just inserted in this transaction, and that no node could ever hold: `$2` to `$3`, with the reason.
+    JOB_REFUSE = concat!("WITH job AS (
+            UPDATE jobs SET state = $3, reason = $4, secrets = NULL, event_seq = event_seq + 1,
+                updated_us = now_us(), ended_us = now_us()
+            WHERE id = $1 AND state = $2
+            RETURNING ", job_columns!(), "
+        ), event AS (
+            INSERT INTO job_events (job, seq, tenant, state, attempt, reason)
+            SELECT id, event_seq, tenant, $3, attempt_count, $4 FROM job
+        )
+        SELECT * FROM job");
     JOB_GET = concat!("SELECT ", job_columns!(), " FROM jobs WHERE id = $1");
     JOB_INLINE_GET = "SELECT inline_bytes FROM jobs WHERE id = $1";
     JOB_LOCK = "SELECT state, attempt_count, cancel_requested_us FROM jobs WHERE id = $1 FOR NO KEY UPDATE";
