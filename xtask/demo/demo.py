@@ -233,7 +233,7 @@ def machine_cases(client: Client, nonce: str) -> list[Case]:
     for case in shared:
         if case.what == "memory hog":
             # Each page that a guest touches first is a page fault of its kernel: milliseconds where that is emulated.
-            case.options["limits"] = Limits(memory_bytes=32 * MIB, wall_time=150)
+            case.options["limits"] = Limits(memory_bytes=32 * MIB, wall_time=350)
     return own + shared
 
 

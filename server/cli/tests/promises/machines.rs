@@ -6,13 +6,21 @@ use std::time::{Duration, Instant};
 use bulkhead_client::v1;
 
 use super::limits::{check, resources, starts};
-use super::support::{Service, Tenant, alive, alone, eventually, kill, last, shell, skipped};
+use super::support::{Service, Tenant, alive, alone, eventually, kill, last, milliseconds, shell, skipped};
 
 /// Machines at once: on a software KVM each boots for seconds of one processor.
 const AT_ONCE: usize = 3;
 
+/// In a virtual machine, a small one. Where KVM emulates its kernel each page that a job touches first takes milliseconds: a job
+/// that is to run out of memory gets the time for that.
 fn machine(mut spec: v1::JobSpec) -> v1::JobSpec {
     spec.set_backend(v1::Backend::Microvm);
+    let limits = spec.limits.get_or_insert_default();
+    if limits.memory_bytes == 0 {
+        limits.memory_bytes = 64 << 20;
+    } else {
+        limits.wall_time = milliseconds(500_000);
+    }
     spec
 }
 
