@@ -67,7 +67,7 @@ impl Channel {
     /// Sends a frame.
     pub(crate) fn send(&mut self, frame: &Frame) -> Result<(), WireError> {
         let bytes = encode(frame)?;
-        self.stream.write_all(&bytes).map_err(|error| WireError::from(error))
+        self.stream.write_all(&bytes).map_err(WireError::from)
     }
 
     /// The next frame; waits for it.

@@ -54,7 +54,7 @@ fn file_systems(base: &Path) -> Result<(), Failure> {
     mount_at("tmpfs", &dev.join("shm"), "tmpfs", shared, "mode=1777,size=100%")?;
     for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
     {
-        match symlink(target, &dev.join(name)) {
+        match symlink(target, dev.join(name)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(Failure::internal("links in /dev", &error)),
         }
