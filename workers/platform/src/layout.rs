@@ -7,15 +7,19 @@
 //!             slot: header | commands | scratch | start frame | alternate stack
 //! vdso, vvar  as the host placed them (Layout::vdso); a host-chosen place for each sandbox
 //! ```
+//! Neither lies where a sanitizer's run time puts something at an address of its own choice: AddressSanitizer's shadow
+//! ends below 0x1100_0000_0000, those of thread and memory sanitizers use the rest up to 0x5100_0000_0000 and from
+//! 0x6000_0000_0000 on; programs lie from 0x5555_5555_4000 to 0x5655_5555_4000.
+//!
 //! The host's stack of the zygote is unmapped in warm stubs: its place, below [`Layout::stack_top`], is free for
 //! the guest's main stack.
 
 /// The page of code that every stub has.
-pub const STUB_TEXT: u64 = 0x0fff_fff0_0000;
+pub const STUB_TEXT: u64 = 0x59ff_fff0_0000;
 /// Bytes of the stub's code mapping.
 pub const STUB_TEXT_SIZE: u64 = 0x1000;
 /// The first slot.
-pub const SLOTS: u64 = 0x1000_0000_0000;
+pub const SLOTS: u64 = 0x5a00_0000_0000;
 /// Bytes of a slot; the handler finds its slot by masking its stack pointer.
 pub const SLOT_SIZE: u64 = 0x8000;
 /// Threads of one guest process. Linux's own default for a machine of this size is some 30,000; each of ours
