@@ -2,6 +2,8 @@
  * nothing unless something is not as noted. */
 #define FAMILY "noted"
 #include "case.h"
+#include <sys/ipc.h>
+#include <sys/shm.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/ioprio.h>
@@ -23,7 +25,8 @@ static void noted(const char *text, long value, int error) {
 
 static long mapped(void *address) { return address == MAP_FAILED ? -1 : 0; }
 
-CASE(memory, "mmap madvise memfd_create futex membarrier arch_prctl") {
+CASE(memory, "mmap madvise memfd_create futex membarrier arch_prctl shmget") {
+    N(shmget(IPC_PRIVATE, 2 << 20, IPC_CREAT | SHM_HUGETLB | 0600), ENOMEM);
     char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     N(mapped(mmap(NULL, 2 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0)), ENOMEM);
     N(madvise(page, 4096, MADV_REMOVE), EINVAL);

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -280,6 +281,12 @@ impl Inotify {
         Ok(())
     }
 
+    fn mask(&self, watches: &Watches, number: i32) -> Option<u32> {
+        let list = watches.list.lock();
+        let mine = |watch: &&Watch| watch.number == number && watch.instance.as_ptr() == Arc::as_ptr(&self.0);
+        list.iter().find(mine).map(|watch| watch.mask)
+    }
+
     fn take_off(&self, dentry: &Dentry, number: i32) {
         if let Some(watches) = watches(dentry.inode()) {
             watches
@@ -326,6 +333,21 @@ impl File for Inotify {
             self.0.queue.register(waiter, key, mask);
         }
         if self.0.events.lock().is_empty() { Events::default() } else { Events::IN }
+    }
+
+    fn describe(&self, out: &mut String) {
+        let mut watched: Vec<_> =
+            self.0.watched.lock().1.iter().map(|(number, dentry)| (*number, dentry.clone())).collect();
+        watched.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        for (number, dentry) in watched {
+            let inode = dentry.inode();
+            let mask = watches(inode).and_then(|watches| self.mask(watches, number)).unwrap_or(0);
+            let _infallible = writeln!(
+                out,
+                "inotify wd:{number:x} ino:{:x} sdev:{:x} mask:{mask:x} ignored_mask:0",
+                inode.number, inode.fs.device
+            );
+        }
     }
 
     fn pollable(&self) -> bool {

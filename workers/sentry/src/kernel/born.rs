@@ -290,6 +290,7 @@ fn inherit(process: &Process, parent: &Process, how: &NewProcess) {
     copy(&process.dumpable, &parent.dumpable);
     process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_huge_pages.store(parent.no_huge_pages.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.attachments.inherit(&parent.attachments, process.pid);
     process.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 

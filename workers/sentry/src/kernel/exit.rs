@@ -29,10 +29,12 @@ pub fn end_process(process: &Arc<Process>, ending: Ending) {
     {
         node.state = State::Ending;
     }
+    super::robust::walk_all(process);
     for task in process.tasks() {
         end_task(&task);
     }
     process.timers.lock().clear();
+    process.attachments.clear();
     match process.stub() {
         Some(stub) => {
             process.account(&stub);

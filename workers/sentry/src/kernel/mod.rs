@@ -9,8 +9,10 @@ mod limits;
 pub mod log;
 mod memory;
 mod process;
+pub(crate) mod robust;
 pub(crate) mod run;
 pub mod scheduling;
+pub mod segments;
 mod server;
 pub mod signal;
 mod source;
@@ -79,6 +81,8 @@ pub struct Kernel {
     pub booted: Instant,
     /// The host name; sethostname changes it.
     pub hostname: Mutex<Vec<u8>>,
+    /// System V shared memory.
+    pub segments: Arc<segments::Segments>,
     /// Woken when all processes are gone.
     pub all_gone: WaitQueue,
     platform: OnceLock<Arc<Platform>>,
@@ -103,6 +107,7 @@ impl Kernel {
             usage: JobUsage::default(),
             booted: Instant::now(),
             hostname: Mutex::new(b"sandbox".to_vec()),
+            segments: Arc::default(),
             all_gone: WaitQueue::new(),
             platform: OnceLock::new(),
             public_image: OnceLock::new(),

@@ -150,6 +150,8 @@ pub struct Process {
     pub over: WaitQueue,
     /// Looks at RLIMIT_CPU now and then, if there is one.
     pub cpu_watch: Mutex<Option<Arc<dyn crate::wait::Wake>>>,
+    /// System V shared memory that it has attached.
+    pub attachments: super::segments::Attachments,
     /// The code that the leader left with while other threads went on.
     pub leader_code: Mutex<Option<u8>>,
 }
@@ -187,6 +189,7 @@ impl Process {
             is_over: AtomicBool::new(false),
             over: WaitQueue::new(),
             cpu_watch: Mutex::new(None),
+            attachments: super::segments::Attachments::default(),
             leader_code: Mutex::new(None),
         })
     }

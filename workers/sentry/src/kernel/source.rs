@@ -189,7 +189,21 @@ impl ProcessInfo for Seen {
         let Some(stub) = self.process.stub() else { return Vec::new() };
         let space = self.process.space();
         let maps = stub.maps().unwrap_or_default();
-        maps.iter().filter(|line| !layout::is_hidden(line.start)).map(|line| map_line(&space, line)).collect()
+        let mut lines: Vec<MapLine> = Vec::with_capacity(maps.len());
+        for line in maps.iter().filter(|line| !layout::is_hidden(line.start)) {
+            let line = map_line(&space, line);
+            // The host has the stack's first contents as a mapping of their own; programs look for one stack.
+            match lines.last_mut() {
+                Some(last)
+                    if (last.name, line.name) == ("[stack]", "[stack]")
+                        && (last.end, last.protection) == (line.start, line.protection) =>
+                {
+                    last.end = line.end;
+                }
+                _ => lines.push(line),
+            }
+        }
+        lines
     }
 
     fn executable(&self) -> Option<Arc<Dentry>> {
@@ -239,6 +253,9 @@ fn map_line(space: &super::Space, line: &Mapping) -> MapLine {
         if let Some(file) = mapped.find((device, line.inode), line.offset) {
             shown.offset = line.offset - file.host_offset;
             shown.file = Some(file.dentry.clone());
+        } else if shown.shared {
+            // Shared anonymous memory is called so on Linux.
+            shown.name = "/dev/zero (deleted)";
         }
     } else {
         let within = |(start, end): (u64, u64)| line.start < end && line.end > start;

@@ -222,6 +222,7 @@ fn leave_other_threads(kernel: &Kernel, task: &Arc<Task>) {
 fn reset_signals(task: &Task) {
     task.process.signals.lock().actions.reset_handlers();
     task.process.timers.lock().posix.clear();
+    task.process.attachments.clear();
     let mut signals = task.signals.lock();
     (signals.stack_base, signals.stack_size, signals.stack_flags) = (0, 0, 0);
     signals.taken = None;

@@ -275,7 +275,7 @@ fn sys_exit(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     const FUTEX: i64 = 202;
     const WAKE: u64 = 1;
     let code = args.int(0) as u8;
-    let mut waited_for = super::robust::walk(cx.task);
+    let mut waited_for = crate::kernel::robust::walk(cx.task);
     waited_for.truncate(bulkhead_platform::layout::MAX_COMMANDS);
     if waited_for.is_empty() || cx.registers.is_none() {
         return leave(cx.task, code);

@@ -200,6 +200,32 @@ fn lay_over(task: &Arc<Task>, ran: &Ran, over: &dyn Fn(u64) -> HostCall) -> SysR
     crate::kernel::run_and_return(task, &[over(address)], ran.registers)
 }
 
+/// The command that maps a segment of System V shared memory of `place` (address, or 0 for any, and length).
+///
+/// # Errors
+/// ENOMEM if there is no room for it.
+pub(super) fn map_segment(
+    cx: &Ctx<'_>,
+    file: &Arc<OpenFile>,
+    (address, length): (u64, u64),
+    prot: u64,
+    replace: bool,
+) -> Result<HostCall, Errno> {
+    let writable = prot & PROT_WRITE != 0;
+    let no_room = |errno| if errno == Errno::ENOSPC { Errno::ENOMEM } else { errno };
+    let mapping = file.mapping(0, length, writable).map_err(no_room)?;
+    cx.task.process.space().keep(cx.kernel, cx.task, MappedFile::new(&mapping, file.dentry())?)?;
+    let access = if mapping.stub_may_write { FileAccess::ReadWrite } else { FileAccess::ReadOnly };
+    let fd = cx.host()?.add_fd(mapping.host_file.as_fd(), Some(MAPPING_FD), access)?;
+    let place = match (address, replace) {
+        (0, _) => 0,
+        (_, false) => MAP_FIXED_NOREPLACE,
+        (_, true) => MAP_FIXED,
+    };
+    let request = Request { address, length, prot, flags: MAP_SHARED | place, offset: 0 };
+    Ok(request.command(address, length, 0, fd, mapping.host_offset))
+}
+
 /// MAP_SHARED|MAP_ANONYMOUS: an unlinked memory file of the host, charged to the job like all its memory.
 fn anonymous(cx: &mut Ctx<'_>, request: &Request) -> SysResult {
     if !request.shared() {
@@ -293,6 +319,8 @@ fn sys_madvise(_cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     match args.uint(2) {
         // Hints without an effect here.
         MADV_MERGEABLE | MADV_UNMERGEABLE | MADV_PAGEOUT => Ok(0),
+        // What comes here only when the sentry is asked about all memory: advice that stays in the address space.
+        0..=4 | 8 | 10 | 11 | 14..=20 | 22 | 23 => Err(Fail::Native),
         _ => Err(Errno::EINVAL.into()),
     }
 }

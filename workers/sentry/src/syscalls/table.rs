@@ -16,6 +16,7 @@ const FAMILIES: &[&[Entry]] = &[
     super::pidfd::TABLE,
     super::refused::TABLE,
     super::sched::TABLE,
+    super::shm::TABLE,
     super::signal::TABLE,
     super::time::TABLE,
     super::usage::TABLE,

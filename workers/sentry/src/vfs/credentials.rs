@@ -26,6 +26,8 @@ pub enum Capability {
     Setpcap = 8,
     /// Bind low ports.
     NetBindService = 10,
+    /// Use any IPC object.
+    IpcOwner = 15,
     /// Chroot.
     SysChroot = 18,
     /// Trace any process.

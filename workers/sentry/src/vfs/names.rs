@@ -241,8 +241,9 @@ impl Vfs {
         });
         drop(tree);
         inotify::notify_inode(&victim, inotify::IN_ATTRIB);
-        inotify::notify_entry(&last.directory, inotify::IN_DELETE, &last.name, 0);
+        // As on Linux, the entry's own watchers hear of it first.
         inotify::unlinked(&victim, left == 0);
+        inotify::notify_entry(&last.directory, inotify::IN_DELETE, &last.name, 0);
         Ok(())
     }
 
@@ -274,8 +275,8 @@ impl Vfs {
         last.directory.inode().change(|meta| meta.nlink = meta.nlink.saturating_sub(1));
         bury(&victim);
         drop(tree);
-        inotify::notify_entry(&last.directory, inotify::IN_DELETE | inotify::IN_ISDIR, &last.name, 0);
         inotify::unlinked(&victim, true);
+        inotify::notify_entry(&last.directory, inotify::IN_DELETE | inotify::IN_ISDIR, &last.name, 0);
         Ok(())
     }
 }

@@ -287,12 +287,20 @@ impl Vfs {
     /// # Errors
     /// ENOSPC.
     pub fn memory_file(&self, caller: &Caller, name: &[u8]) -> Result<Arc<OpenFile>, Errno> {
-        let mut meta = super::Meta::new(0o777, caller.credentials.fsuid, caller.credentials.fsgid);
+        self.unnamed_memory(caller, &[b"/memfd:", name, b" (deleted)"].concat(), 0o777)
+    }
+
+    /// A file in memory that is in no directory, and how it is shown; its mode is that of a segment of System V
+    /// shared memory, or a memfd's.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub fn unnamed_memory(&self, caller: &Caller, shown: &[u8], mode: u32) -> Result<Arc<OpenFile>, Errno> {
+        let mut meta = super::Meta::new(mode, caller.credentials.fsuid, caller.credentials.fsgid);
         meta.nlink = 0;
         let body = Body::Regular(Content::empty(&self.shared_memory.storage));
         let inode = Inode::create(&self.shared_memory, Kind::Regular, meta, body)?;
-        let shown = [b"/memfd:", name, b" (deleted)"].concat();
-        let dentry = Dentry::new(None, &shown, inode);
+        let dentry = Dentry::new(None, shown, inode);
         OpenFile::new_writer(dentry, O_RDWR, Box::new(RegularFile))
     }
 

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::node::{Entry, Node, entry};
 use crate::fs::pipe;
+use crate::kernel::segments::SEGMENTS_MAX;
 use crate::vfs::MAX_DESCRIPTORS;
 
 /// The kernel release that programs see, as uname(2) says it.
@@ -64,7 +65,7 @@ const KERNEL: &[Entry] = &[
     fixed!("sem", "32000\t1024000000\t500\t32000"),
     fixed!("shmall", "18446744073692774399"),
     fixed!("shmmax", "18446744073692774399"),
-    fixed!("shmmni", 4096),
+    fixed!("shmmni", SEGMENTS_MAX),
     entry("threads-max", Node::File(threads_max)),
     fixed!("unprivileged_userns_clone", 0),
     fixed!("version", VERSION),

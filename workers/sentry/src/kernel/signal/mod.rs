@@ -12,8 +12,8 @@ pub use deliver::{Settled, Taken, deliver_pending, restart_or_interrupt, restore
 pub use info::{Info, code};
 pub use pending::{Pending, QUEUED_MAX, TaskSignals};
 pub use post::{
-    call_attention, force, force_default, post_process, post_task, refresh_attention, try_post_process,
-    try_post_task,
+    call_attention, force, force_default, nudge, post_process, post_task, refresh_attention,
+    try_post_process, try_post_task,
 };
 
 use crate::errno::Errno;

@@ -152,6 +152,13 @@ pub fn call_attention(task: &Arc<Task>) {
     }
 }
 
+/// Interrupts a thread that computes or waits natively, for no signal: a wait begins anew.
+pub fn nudge(task: &Arc<Task>) {
+    if matches!(&*task.run.lock(), Run::Running) {
+        push_woken(Arc::new(Kick(task.clone())));
+    }
+}
+
 /// A kick that is sent when no lock is held.
 struct Kick(Arc<Task>);
 

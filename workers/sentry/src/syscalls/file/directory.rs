@@ -3,6 +3,7 @@
 use super::{caller, path_argument};
 use crate::call::{Args, SysResult};
 use crate::errno::Errno;
+use crate::fs::inotify;
 use crate::kernel::Ctx;
 use crate::syscalls::Entry;
 use crate::vfs::permission::{MAY_EXEC, check};
@@ -82,6 +83,7 @@ fn list_directory(cx: &mut Ctx<'_>, args: &Args, encode: impl Fn(&Listed, &mut V
     }
     cx.memory.write(args.u64(1), &out)?;
     file.with_position(|position| *position = next);
+    inotify::notify(file.dentry(), inotify::IN_ACCESS);
     Ok(out.len() as u64)
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::kernel::Task;
+use super::Process;
+use super::Task;
+use super::signal::nudge;
 
 /// Links that are followed, at most: Linux's ROBUST_LIST_LIMIT.
 const LINKS_MAX: usize = 2048;
@@ -13,7 +15,7 @@ const FUTEX_WAITERS: u32 = 0x8000_0000;
 
 /// Marks the futexes that the thread holds as left behind, and returns those that someone waits for: at each of
 /// them one waiter is to be woken.
-pub(super) fn walk(task: &Arc<Task>) -> Vec<u64> {
+pub(crate) fn walk(task: &Arc<Task>) -> Vec<u64> {
     let head = task.robust_list.swap(0, Ordering::Relaxed);
     let mut waited_for = Vec::new();
     if head == 0 {
@@ -41,6 +43,25 @@ pub(super) fn walk(task: &Arc<Task>) -> Vec<u64> {
         waited_for.extend(leave(task, (pending & !1).wrapping_add(offset)));
     }
     waited_for
+}
+
+/// The same for all threads of a process that ends at once, and whose own host threads can wake nobody any more:
+/// so whoever waits natively looks at its futex again.
+pub(super) fn walk_all(process: &Arc<Process>) {
+    let tasks = process.tasks();
+    // All lists are walked, not only up to the first that somebody waits for.
+    let waited_for = tasks.iter().filter(|task| !walk(task).is_empty()).count();
+    if waited_for == 0 {
+        return;
+    }
+    let others: Vec<Arc<Process>> = {
+        let kernel = process.kernel();
+        let tree = kernel.tree.lock();
+        tree.nodes().map(|node| node.process.clone()).filter(|other| !Arc::ptr_eq(other, process)).collect()
+    };
+    for task in others.iter().flat_map(|other| other.tasks()) {
+        nudge(&task);
+    }
 }
 
 fn leave(task: &Arc<Task>, futex: u64) -> Option<u64> {
