@@ -1,7 +1,8 @@
-//! The project's own commands: setup, image, demo, test, bench. Run as `cargo xtask COMMAND`.
+//! The project's own commands: setup, image, demo, test, corpus, bench. Run as `cargo xtask COMMAND`.
 
 mod bench;
 mod build;
+mod corpus;
 mod demo;
 mod guest;
 mod image;
@@ -27,7 +28,7 @@ struct Arguments {
 enum Command {
     /// Installs the Debian packages that are missing and builds the product into target/release.
     Setup,
-    /// Builds a Debian image and imports it as `demo` into the local image store.
+    /// Builds a Debian image (`demo`, or the one that is named) and imports it into the local image store.
     Image(image::Arguments),
     /// Builds the guest's kernel of microVMs (1.5 to 3 minutes, once) and prints where it is.
     GuestKernel(guest::Arguments),
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Runs all tests.
     Test(tests::Arguments),
+    /// Runs real programs on the host's kernel and in a sentry, and compares.
+    Corpus(corpus::Arguments),
     /// Measures the product beside its peers.
     Bench(bench::Arguments),
 }
@@ -46,6 +49,7 @@ fn main() -> Result<()> {
         Command::GuestKernel(arguments) => guest::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => tests::run(&arguments),
+        Command::Corpus(arguments) => corpus::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -9,7 +9,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail};
 
 use crate::service::{DataDirectory, Service, TENANT_SCOPES, token};
-use crate::{build, guest, image, python, rig, run, setup};
+use crate::{build, corpus, guest, image, python, rig, run, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -18,6 +18,9 @@ pub(crate) struct Arguments {
     /// Only the tests of virtual machines on hardware KVM (which QEMU emulates), of what is built already.
     #[arg(long, conflicts_with = "filter")]
     hardware: bool,
+    /// Also the heavy part of the corpus of real programs.
+    #[arg(long)]
+    all: bool,
 }
 
 /// The tests that may be skipped where root and /dev/kvm are there; one name a line.
@@ -73,6 +76,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     report.part("tests", |report| cargo_test(report, arguments.filter.as_deref()))?;
     report.part("python client tests", python_tests)?;
     report.part("hardware KVM", hardware_tests)?;
+    if arguments.filter.is_none() {
+        report.part("corpus", |report| {
+            report.passed += corpus::test(arguments.all)?;
+            Ok(())
+        })?;
+    }
     report.part("skips", Report::check_skips)?;
     report.finish()
 }

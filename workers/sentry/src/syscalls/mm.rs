@@ -216,7 +216,7 @@ pub(super) fn map_segment(
     let mapping = file.mapping(0, length, writable).map_err(no_room)?;
     cx.task.process.space().keep(cx.kernel, cx.task, MappedFile::new(&mapping, file.dentry())?)?;
     let access = if mapping.stub_may_write { FileAccess::ReadWrite } else { FileAccess::ReadOnly };
-    let fd = cx.host()?.add_fd(mapping.host_file.as_fd(), Some(MAPPING_FD), access)?;
+    let fd = cx.host()?.add_fd(mapping.host_file.as_fd(), None, access)?;
     let place = match (address, replace) {
         (0, _) => 0,
         (_, false) => MAP_FIXED_NOREPLACE,

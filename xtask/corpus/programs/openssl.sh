@@ -1,0 +1,9 @@
+#!/bin/bash
+# what: openssl: digests, ciphers, keys from a seed, a certificate authority, verification, CMS
+# image: toolchain
+# weight: light
+# files: plain cipher back
+seq 1 50000 > plain; for d in md5 sha1 sha256 sha512 sha3-256 blake2b512; do openssl dgst -$d plain; done
+for c in aes-256-cbc aes-128-ctr chacha20 camellia-256-cbc; do openssl enc -$c -K 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f -iv 000102030405060708090a0b0c0d0e0f -in plain -out cipher 2>/dev/null; sha256sum cipher; openssl enc -d -$c -K 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f -iv 000102030405060708090a0b0c0d0e0f -in cipher -out back 2>/dev/null; cmp plain back && echo same; done
+openssl ecparam -name prime256v1 -genkey -noout -out ca.key; openssl req -x509 -new -key ca.key -subj /CN=ca -days 3650 -out ca.pem; openssl genrsa -out s.key 2048 2>/dev/null; openssl req -new -key s.key -subj /CN=server -out s.csr; openssl x509 -req -in s.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out s.pem 2>&1; openssl verify -CAfile ca.pem s.pem; openssl x509 -in s.pem -noout -subject -issuer
+openssl dgst -sha256 -sign s.key -out sig plain; openssl x509 -in s.pem -pubkey -noout > pub; openssl dgst -sha256 -verify pub -signature sig plain; echo x >> plain; openssl dgst -sha256 -verify pub -signature sig plain 2>/dev/null; echo $?; openssl cms -encrypt -in sig -binary -outform DER -out cms s.pem; openssl cms -decrypt -inform DER -in cms -inkey s.key s.pem | cmp - sig && echo cms; openssl rand 1000 | wc -c; openssl prime 1000003; openssl pkcs12 -export -in s.pem -inkey s.key -passout pass:x | openssl pkcs12 -passin pass:x -nodes 2>/dev/null | grep -c BEGIN; openssl passwd -6 -salt abc word; openssl s_client -connect 127.0.0.1:4433 2>&1 < /dev/null | grep -o 'Network is unreachable' | head -n 1
