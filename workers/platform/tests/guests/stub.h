@@ -2,8 +2,8 @@
 #pragma once
 #include "guest.h"
 
-#define STUB_TEXT 0x0ffffff00000ul
-#define SLOTS 0x100000000000ul
+#define STUB_TEXT 0x59fffff00000ul
+#define SLOTS 0x5a0000000000ul
 #define SLOT_SIZE 0x8000ul
 #define SLOT_COMMANDS 0x40
 #define BELL 0x2001
