@@ -90,6 +90,9 @@ const FUTEX_OPS: &[u32] = &[
 /// MONOTONIC_COARSE, BOOTTIME, TAI.
 const CLOCKS: &[u32] = &[0, 1, 4, 5, 6, 7, 11];
 
+/// Clocks that one can sleep by and that are the same for everyone: REALTIME, MONOTONIC, BOOTTIME.
+const SLEEP_CLOCKS: &[u32] = &[0, 1, 7];
+
 /// membarrier: PRIVATE_EXPEDITED, its SYNC_CORE and RSEQ forms, and their registrations.
 const BARRIERS: &[u32] = &[8, 16, 32, 64, 128, 256];
 
@@ -114,6 +117,9 @@ pub const NATIVE: &[Native] = &[
     (libc::SYS_rt_sigreturn, false, Arguments::InStub),
     (libc::SYS_madvise, true, Arguments::OneOf { arg: 2, ignore: 0, values: ADVICE }),
     (libc::SYS_mremap, true, Arguments::ShrinkingMremap),
+    // They wait, as a futex does; what they read and write is the guest's own.
+    (libc::SYS_nanosleep, false, Arguments::Any),
+    (libc::SYS_clock_nanosleep, false, Arguments::OneOf { arg: 0, ignore: 0, values: SLEEP_CLOCKS }),
     (libc::SYS_sched_yield, false, Arguments::Any),
     (libc::SYS_clock_gettime, false, Arguments::OneOf { arg: 0, ignore: 0, values: CLOCKS }),
     (libc::SYS_clock_getres, false, Arguments::OneOf { arg: 0, ignore: 0, values: CLOCKS }),

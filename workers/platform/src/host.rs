@@ -4,6 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
+use crate::stub::Spent;
+
 // linux/seccomp.h. Of libc and linux-raw-sys neither has all of them.
 const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
@@ -176,10 +178,18 @@ pub(crate) fn wait_ended() -> Result<Ended, Errno> {
     Ok(Ended { pid, killed: info.si_code != libc::CLD_EXITED, status })
 }
 
-/// Reaps a child that has ended.
-pub(crate) fn reap(pid: i32) {
-    // SAFETY: a null status pointer is allowed.
-    unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+/// Reaps a child that has ended; what it used in all.
+pub(crate) fn reap(pid: i32) -> Spent {
+    // SAFETY: rusage is plain data for which zeroes are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: a null status pointer is allowed; `usage` is live and ours.
+    unsafe { libc::wait4(pid, std::ptr::null_mut(), libc::__WALL, &raw mut usage) };
+    let us = |time: libc::timeval| (time.tv_sec as u64).saturating_mul(1_000_000) + time.tv_usec as u64;
+    Spent {
+        user_us: us(usage.ru_utime),
+        system_us: us(usage.ru_stime),
+        peak_resident: (usage.ru_maxrss as u64).saturating_mul(1024),
+    }
 }
 
 /// Reaps a child that has ended or is about to; its exit status, unless a signal killed it.

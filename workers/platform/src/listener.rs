@@ -8,13 +8,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::host::{self, Notification};
-use crate::platform::{Error, Shared};
+use crate::platform::Shared;
 use crate::stub::Stub;
 use crate::thread::{Bell, Phase};
 use crate::{GuestThread, Registers, filter, layout, wire};
-
-/// Stack of a server thread, in bytes: the kernel's calls are served on it. Only touched pages cost memory.
-const SERVER_STACK: usize = 1 << 20;
 
 /// Receives the notifications of one warm stub, of the threads it makes and of the stubs it forks.
 pub(crate) struct Listener {
@@ -143,18 +140,11 @@ fn random() -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// Serves a listener on a thread of its own until its last process has died.
-pub(crate) fn spawn(listener: Arc<Listener>, shared: Arc<Shared>) -> Result<(), Error> {
-    let builder = std::thread::Builder::new().name("listener".to_owned()).stack_size(SERVER_STACK);
-    let thread = builder.spawn(move || {
-        while let Some(notification) = next(&listener) {
-            dispatch(&listener, &shared, &notification);
-        }
-    });
-    thread.map(drop).map_err(|error| Error::Host {
-        action: "make a server thread",
-        source: Errno::from_io_error(&error).unwrap_or(Errno::AGAIN),
-    })
+/// Serves a listener until its last process has died.
+pub(crate) fn serve(listener: &Arc<Listener>, shared: &Arc<Shared>) {
+    while let Some(notification) = next(listener) {
+        dispatch(listener, shared, &notification);
+    }
 }
 
 /// The next notification; None when there will be no more.

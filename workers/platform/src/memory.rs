@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use smallvec::SmallVec;
 
 use crate::stub::Stub;
 
@@ -15,6 +16,9 @@ const PAGE: u64 = 4096;
 const MAX_VECTORS: usize = 1024;
 /// The end of user addresses with four-level page tables; nothing above it is ever readable.
 const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// A remote vector; that of a short transfer costs no allocation.
+type Vectors = SmallVec<[libc::iovec; 4]>;
 
 /// The memory of one stub. Cheap to clone; answers 0 bytes or EFAULT after the process's death.
 #[derive(Clone)]
@@ -93,14 +97,13 @@ impl GuestMemory {
     /// # Errors
     /// EFAULT; ENAMETOOLONG if there is no NUL in the first `max` bytes.
     pub fn read_cstr(&self, address: u64, max: usize) -> Result<Vec<u8>, Errno> {
-        // Most paths are short: one small read serves them.
-        const FIRST: usize = 256;
+        // Most paths are short: small reads serve them.
+        const STEP: usize = 256;
         let mut text = Vec::new();
         while text.len() < max {
             let at = address.checked_add(text.len() as u64).ok_or(Errno::FAULT)?;
-            let most = if text.is_empty() { FIRST } else { PAGE as usize };
-            let want = ((PAGE - at % PAGE) as usize).min(max - text.len()).min(most);
-            let mut chunk = [0; PAGE as usize];
+            let want = ((PAGE - at % PAGE) as usize).min(max - text.len()).min(STEP);
+            let mut chunk = [0; STEP];
             let got = self.read_some(at, &mut chunk[..want]);
             if got == 0 {
                 return Err(Errno::FAULT);
@@ -124,7 +127,7 @@ impl GuestMemory {
         let mut ranges = ranges.iter().copied();
         let mut rest = ranges.next();
         while done < room {
-            let mut remote = Vec::new();
+            let mut remote = Vectors::new();
             let mut wanted = 0;
             while let Some((address, length)) = rest {
                 let length = length.min(room - done - wanted);
@@ -177,10 +180,10 @@ impl GuestMemory {
 
 /// The part of `[address + done, address + length)` that one host call can carry, cut at pages. None beyond the
 /// end of user addresses.
-fn split(address: u64, done: usize, length: usize) -> Option<Vec<libc::iovec>> {
+fn split(address: u64, done: usize, length: usize) -> Option<Vectors> {
     let mut at = address.checked_add(done as u64)?;
     let mut left = length - done;
-    let mut vectors = Vec::with_capacity((left / PAGE as usize + 2).min(MAX_VECTORS));
+    let mut vectors = Vectors::new();
     while left > 0 && vectors.len() < MAX_VECTORS && at < TASK_SIZE {
         let part = ((PAGE - at % PAGE) as usize).min(left);
         vectors.push(libc::iovec { iov_base: at as *mut libc::c_void, iov_len: part });

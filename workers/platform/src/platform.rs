@@ -13,6 +13,7 @@ use crate::layout::Layout;
 use crate::listener::Births;
 use crate::pool::Pool;
 use crate::processes::Processes;
+use crate::servers::Servers;
 use crate::stub::Stub;
 use crate::zygote::Zygote;
 use crate::{Call, FileAccess, GuestThread, Kernel, WarmStub, injection};
@@ -112,6 +113,7 @@ impl Platform {
             threads: RwLock::default(),
             processes: Processes::default(),
             births: Births::default(),
+            servers: Servers::default(),
             zygote,
             empty,
         });
@@ -190,6 +192,7 @@ pub(crate) struct Shared {
     pub(crate) threads: RwLock<HashMap<i32, Arc<GuestThread>>>,
     pub(crate) processes: Processes,
     pub(crate) births: Births,
+    pub(crate) servers: Servers,
     pub(crate) zygote: Zygote,
     /// Takes the place of injected descriptors that nobody needs any more.
     pub(crate) empty: OwnedFd,

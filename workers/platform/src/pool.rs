@@ -16,7 +16,7 @@ use crate::stop::Plan;
 use crate::stub::Stub;
 use crate::thread::{Bell, Phase};
 use crate::zygote::SOCKET_FD;
-use crate::{GuestThread, HostCall, Registers, WarmStub, filter, layout, wire};
+use crate::{GuestThread, HostCall, Registers, WarmStub, filter, layout, servers, wire};
 
 /// Where a stub's listener appears: its lowest free descriptor.
 const LISTENER_FD: i32 = 0;
@@ -254,7 +254,7 @@ impl Pool {
         }
         // Dropped, it kills the stub.
         let warm = WarmStub::new(stub, thread);
-        listener::spawn(listener, self.shared.clone())?;
+        servers::serve(listener, self.shared.clone())?;
         Ok(warm)
     }
 

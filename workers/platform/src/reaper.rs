@@ -58,7 +58,7 @@ fn bury(shared: &Shared, stub: &Arc<Stub>, ended: &host::Ended) {
             thread.over();
         }
     }
-    host::reap(ended.pid);
+    stub.set_spent(host::reap(ended.pid));
     for token in shared.births.lose_parent(stub) {
         shared.kernel().stillborn(token);
     }

@@ -1,5 +1,7 @@
 //! The registers of a guest thread as values, and their place in the host's signal frame.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rustix::io::Errno;
 
 use crate::GuestMemory;
@@ -153,20 +155,32 @@ fn extended_size(fxsave: &[u8; FXSAVE_SIZE]) -> usize {
     if magic == SW_MAGIC { size.clamp(FXSAVE_SIZE, MAX_EXTENDED) } else { FXSAVE_SIZE }
 }
 
+/// The size that the last extended state had: the same for all frames of a host but for those that a guest made.
+static USUAL_SIZE: AtomicUsize = AtomicUsize::new(FXSAVE_SIZE);
+
 pub(crate) fn read_extended(memory: &GuestMemory, address: u64) -> Result<Vec<u8>, Errno> {
-    let mut fxsave = [0; FXSAVE_SIZE];
-    memory.read(address, &mut fxsave)?;
-    let mut state = vec![0; extended_size(&fxsave)];
-    memory.read(address, &mut state)?;
+    let mut state = vec![0; USUAL_SIZE.load(Ordering::Relaxed)];
+    let got = memory.read_some(address, &mut state);
+    let fxsave = state[..got].first_chunk().ok_or(Errno::FAULT)?;
+    let size = extended_size(fxsave);
+    if size <= got {
+        state.truncate(size);
+        return Ok(state);
+    }
+    state.resize(size, 0);
     // Between the two reads the guest may have changed it; the size stays the one that was checked.
+    memory.read(address, &mut state)?;
+    USUAL_SIZE.store(size, Ordering::Relaxed);
     Ok(state)
 }
 
 pub(crate) fn write_extended(memory: &GuestMemory, address: u64, state: &[u8]) -> Result<(), Errno> {
-    let mut fxsave = [0; FXSAVE_SIZE];
-    memory.read(address, &mut fxsave)?;
-    if state.len() > extended_size(&fxsave) {
-        return Err(Errno::INVAL);
+    if state.len() != USUAL_SIZE.load(Ordering::Relaxed) {
+        let mut fxsave = [0; FXSAVE_SIZE];
+        memory.read(address, &mut fxsave)?;
+        if state.len() > extended_size(&fxsave) {
+            return Err(Errno::INVAL);
+        }
     }
     memory.write(address, state)
 }

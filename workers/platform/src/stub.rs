@@ -25,6 +25,7 @@ pub struct Stub {
     attached: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     condemned: Mutex<Option<&'static str>>,
     pub(crate) injected: Injected,
+    spent: Mutex<Spent>,
 }
 
 /// Which slots are in use.
@@ -53,6 +54,7 @@ impl Stub {
             attached: Mutex::new(None),
             condemned: Mutex::new(None),
             injected,
+            spent: Mutex::default(),
         }
     }
 
@@ -120,6 +122,15 @@ impl Stub {
     pub fn cpu_ns(&self) -> Result<u64, Errno> {
         let _alive = self.hold().ok_or(Errno::SRCH)?;
         Ok(crate::procfs::cpu_ns(self.pid))
+    }
+
+    /// What it has used in all; zeros until `Kernel::gone`.
+    pub fn spent(&self) -> Spent {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_spent(&self, spent: Spent) {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = spent;
     }
 
     /// The guest's mappings, in order: those of the host without stub page and slots.
@@ -193,6 +204,17 @@ impl Stub {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.used[(number / 64) as usize] &= !(1 << (number % 64));
     }
+}
+
+/// Time and memory that a stub has used from its birth to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Microseconds in user mode, all threads.
+    pub user_us: u64,
+    /// Microseconds in the host's kernel, all threads.
+    pub system_us: u64,
+    /// The most that was ever resident, in bytes.
+    pub peak_resident: u64,
 }
 
 /// Time and memory of a stub.

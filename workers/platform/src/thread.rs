@@ -10,7 +10,7 @@ use crate::consent::Consent;
 use crate::listener::BirthKind;
 use crate::stop::{Plan, Stop};
 use crate::stub::Stub;
-use crate::{Call, GuestMemory, HostCall, Registers, host, injection, layout, registers, wire};
+use crate::{Abi, Call, GuestMemory, HostCall, Registers, host, injection, layout, registers, wire};
 
 /// One host thread of a stub. See the crate's head for its life and for who may call what.
 pub struct GuestThread {
@@ -191,6 +191,19 @@ impl GuestThread {
             self.send(id, 0, host::CONTINUE);
         }
         Ok(())
+    }
+
+    /// Ends a plain `exit_group` call: the host's kernel executes it, and the process dies where it is, without a signal
+    /// that wakes it elsewhere. False if the stop is another one; it is still open then.
+    pub fn exit_process(&self) -> bool {
+        let is_exit = |call: &Call| call.abi == Abi::X86_64 && call.nr == libc::SYS_exit_group as u64;
+        if !matches!(&*self.lock(), Phase::Call { call, .. } if is_exit(call)) {
+            return false;
+        }
+        if let Some((id, _)) = self.take_call() {
+            self.send(id, 0, host::CONTINUE);
+        }
+        true
     }
 
     /// Ends a plain call without an answer: the thread comes back in `interrupted`, with all registers. For a

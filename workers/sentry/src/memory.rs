@@ -70,27 +70,44 @@ impl dyn Memory {
     /// # Errors
     /// EFAULT, or `too_long` if there is no NUL in the first `max` bytes.
     pub fn read_string(&self, address: u64, max: usize, too_long: Errno) -> Result<Vec<u8>, Errno> {
-        // Most paths are short: one small read serves them.
+        // Most paths are short: one small read serves them. What is longer is read by the page.
         const FIRST: usize = 256;
-        const PAGE: u64 = 4096;
+        let mut first = [0; FIRST];
         let mut text = Vec::new();
         let mut at = address;
-        while text.len() < max {
-            let to_page_end = (PAGE - at % PAGE) as usize;
-            let mut chunk = [0; PAGE as usize];
-            let want =
-                to_page_end.min(max - text.len()).min(if text.is_empty() { FIRST } else { PAGE as usize });
-            let got = self.read_some(at, &mut chunk[..want]);
+        if max > 0 {
+            let want = to_page_end(at).min(max).min(FIRST);
+            let got = self.read_some(at, &mut first[..want]);
             if got == 0 {
                 return Err(Errno::EFAULT);
             }
-            if let Some(end) = chunk[..got].iter().position(|byte| *byte == 0) {
-                text.extend_from_slice(&chunk[..end]);
+            if let Some(end) = first[..got].iter().position(|byte| *byte == 0) {
+                return Ok(first[..end].to_vec());
+            }
+            text.extend_from_slice(&first[..got]);
+            at = at.checked_add(got as u64).ok_or(Errno::EFAULT)?;
+        }
+        while text.len() < max {
+            let before = text.len();
+            let want = to_page_end(at).min(max - before);
+            text.resize(before + want, 0);
+            let got = self.read_some(at, &mut text[before..]);
+            if got == 0 {
+                return Err(Errno::EFAULT);
+            }
+            text.truncate(before + got);
+            if let Some(end) = text[before..].iter().position(|byte| *byte == 0) {
+                text.truncate(before + end);
                 return Ok(text);
             }
-            text.extend_from_slice(&chunk[..got]);
             at = at.checked_add(got as u64).ok_or(Errno::EFAULT)?;
         }
         Err(too_long)
     }
+}
+
+/// Bytes from an address to the end of its page.
+fn to_page_end(address: u64) -> usize {
+    const PAGE: u64 = 4096;
+    (PAGE - address % PAGE) as usize
 }

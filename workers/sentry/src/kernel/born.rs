@@ -260,6 +260,12 @@ impl Kernel {
 
     /// A stub has died by itself or was killed.
     pub fn gone(self: &Arc<Self>, process: &Arc<Process>, stub: &Arc<bulkhead_platform::Stub>, signal: i32) {
+        let time = process.account(stub);
+        let known = self.tree.lock().process(process.pid).is_some_and(|known| Arc::ptr_eq(&known, process));
+        if !known {
+            // exec had left it behind, and its process has been waited for meanwhile.
+            self.usage.add_ended(time);
+        }
         let current = process.stub().is_some_and(|current| Arc::ptr_eq(&current, stub));
         if !current {
             return;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bulkhead_platform::Stub;
+
 use super::process::{Ending, Process};
 use super::signal::{Action, Info, Signal, code, flags, post_process};
 use super::task::{Run, Task};
@@ -14,6 +16,11 @@ use crate::wait::{Events, Runnable, push_woken};
 /// Decides that a process ends. Its threads run no guest code afterwards; its parent hears of it when its host
 /// process is gone, so that whoever waits for it finds its memory free.
 pub fn end_process(process: &Arc<Process>, ending: Ending) {
+    end_process_by(process, ending, Stub::kill);
+}
+
+/// As [`end_process`]; `kill` ends its host process.
+pub fn end_process_by(process: &Arc<Process>, ending: Ending, kill: impl FnOnce(&Stub)) {
     {
         let mut decided = process.ending.lock();
         if decided.is_some() {
@@ -36,10 +43,7 @@ pub fn end_process(process: &Arc<Process>, ending: Ending) {
     process.timers.lock().clear();
     process.attachments.clear();
     match process.stub() {
-        Some(stub) => {
-            process.account(&stub);
-            stub.kill();
-        }
+        Some(stub) => kill(&stub),
         // It borrowed its parent's, or never had one.
         None => finish_process(&kernel, process),
     }

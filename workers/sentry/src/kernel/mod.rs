@@ -34,7 +34,7 @@ use bulkhead_platform::Platform;
 pub use block::{Blocked, Stop};
 pub use born::{Births, NewProcess, NewThread};
 pub use ctx::Ctx;
-pub use exit::{end_process, end_task, exit_thread, finish_process};
+pub use exit::{end_process, end_process_by, end_task, exit_thread, finish_process};
 pub(crate) use jobs::uid_of;
 pub use limits::{INFINITY, Resource, Rlimits, SandboxLimits};
 pub use memory::PlatformMemory;

@@ -80,7 +80,7 @@ impl std::ops::AddAssign for CpuTime {
 /// What a process has used so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Used {
-    /// By stubs that it has left behind (exec).
+    /// By stubs of it that are gone.
     pub earlier: CpuTime,
     /// By children that were waited for, and theirs.
     pub children: CpuTime,
@@ -105,6 +105,8 @@ pub struct Process {
     pub signal_watchers: WaitQueue,
     /// Its address space's host process; none before the start, after the end, and while it borrows its parent's.
     pub stub: Mutex<Option<Arc<Stub>>>,
+    /// Stubs that exec has left behind and that are not gone yet: what they use counts.
+    left: Mutex<Vec<Arc<Stub>>>,
     /// What is known of its address space.
     pub space: Mutex<Arc<Space>>,
     /// Soft and hard limits.
@@ -167,6 +169,7 @@ impl Process {
             shared_pending: AtomicU64::new(0),
             signal_watchers: WaitQueue::new(),
             stub: Mutex::new(None),
+            left: Mutex::default(),
             space: Mutex::new(space),
             limits,
             children_changed: WaitQueue::new(),
@@ -248,8 +251,11 @@ impl Process {
     /// Processor time of the process, its ended stubs included.
     pub fn cpu_time(&self) -> CpuTime {
         let mut time = self.used.lock().earlier;
-        if let Some(usage) = self.stub().and_then(|stub| stub.usage().ok()) {
-            time += CpuTime::of(&usage);
+        let left = self.left.lock().clone();
+        for stub in left.into_iter().chain(self.stub()) {
+            if let Ok(usage) = stub.usage() {
+                time += CpuTime::of(&usage);
+            }
         }
         time
     }
@@ -257,15 +263,25 @@ impl Process {
     /// Processor time in user and kernel mode together, in nanoseconds.
     pub fn cpu_ns(&self) -> u64 {
         let earlier = self.used.lock().earlier.total_us() * 1000;
-        earlier + self.stub().and_then(|stub| stub.cpu_ns().ok()).unwrap_or_default()
+        let left = self.left.lock().clone();
+        let stubs = left.into_iter().chain(self.stub());
+        earlier + stubs.filter_map(|stub| stub.cpu_ns().ok()).sum::<u64>()
     }
 
-    /// Keeps what a stub has used, before it is killed.
-    pub fn account(&self, stub: &Stub) {
-        if let Ok(usage) = stub.usage() {
-            let mut used = self.used.lock();
-            used.earlier += CpuTime::of(&usage);
-            used.peak_kib = used.peak_kib.max(usage.peak_resident / 1024);
-        }
+    /// Kills a stub that exec leaves behind; it counts until it is gone.
+    pub fn leave_stub(&self, stub: Arc<Stub>) {
+        self.left.lock().push(stub.clone());
+        stub.kill();
+    }
+
+    /// Keeps what a stub of this process has used, which is gone.
+    pub fn account(&self, stub: &Arc<Stub>) -> CpuTime {
+        let spent = stub.spent();
+        let time = CpuTime { user_us: spent.user_us, system_us: spent.system_us };
+        self.left.lock().retain(|other| !Arc::ptr_eq(other, stub));
+        let mut used = self.used.lock();
+        used.earlier += time;
+        used.peak_kib = used.peak_kib.max(spent.peak_resident / 1024);
+        time
     }
 }

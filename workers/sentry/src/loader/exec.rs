@@ -143,8 +143,7 @@ fn take_over(task: &Arc<Task>, program: &Program, ready: Ready, credentials: Arc
     }
     enter(task, &ready);
     if let Some(old) = old {
-        process.account(&old);
-        old.kill();
+        process.leave_stub(old);
     }
     start(&kernel, task, program, ready, secure);
 }

@@ -3,8 +3,9 @@
 //! A walk takes no lock over several names: each step is atomic in itself. Whoever then changes the tree takes
 //! the tree's lock and looks at the last name again.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::dentry::Child;
 use super::flags::{
@@ -61,9 +62,49 @@ struct Walk<'a> {
     /// Device of the file system where it began (RESOLVE_NO_XDEV).
     device: u32,
     links: u32,
-    /// Names still to go, the next one first.
-    todo: VecDeque<Vec<u8>>,
+    /// What is still to go of the path and of the links in it, the next part last. Each part begins with a name.
+    todo: SmallVec<[Part<'a>; 2]>,
     slash: bool,
+}
+
+/// The rest of a path.
+struct Part<'a> {
+    bytes: Bytes<'a>,
+    /// Where its next name begins.
+    at: usize,
+}
+
+enum Bytes<'a> {
+    Given(&'a [u8]),
+    Link(Box<[u8]>),
+}
+
+impl Part<'_> {
+    fn rest(&self) -> &[u8] {
+        let bytes = match &self.bytes {
+            Bytes::Given(bytes) => bytes,
+            Bytes::Link(bytes) => &**bytes,
+        };
+        &bytes[self.at..]
+    }
+
+    /// The next name.
+    fn name(&self) -> &[u8] {
+        let rest = self.rest();
+        &rest[..rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len())]
+    }
+
+    /// Goes to the next name, `length` bytes on or later; false if there is none.
+    fn skip(&mut self, length: usize) -> bool {
+        let slashes = self.rest()[length..].iter().position(|byte| *byte != b'/');
+        self.at += length + slashes.unwrap_or(0);
+        slashes.is_some()
+    }
+
+    /// Whether no name follows the next one.
+    fn is_last(&self) -> bool {
+        self.rest()[self.name().len()..].iter().all(|byte| *byte == b'/')
+    }
 }
 
 /// Walks to what a path names. `base` is where a relative path starts.
@@ -80,9 +121,9 @@ pub fn walk(
         return if flags.empty { Ok(base.clone()) } else { Err(Errno::ENOENT) };
     }
     let mut walk = Walk::begin(caller, base, path, flags)?;
-    while let Some(name) = walk.todo.pop_front() {
-        let last = walk.todo.is_empty();
-        let next = walk.step(&name)?.ok_or(Errno::ENOENT)?;
+    while let Some((name, last)) = walk.next() {
+        let next = walk.step(name)?.ok_or(Errno::ENOENT)?;
+        walk.advance();
         let follow = !last || flags.follow || walk.slash;
         walk.enter(next, follow)?;
     }
@@ -196,7 +237,12 @@ fn known(directory: &Dentry, name: &[u8]) -> Option<Arc<Dentry>> {
 }
 
 impl<'a> Walk<'a> {
-    fn begin(caller: &'a Caller, base: &Arc<Dentry>, path: &[u8], flags: WalkFlags) -> Result<Self, Errno> {
+    fn begin(
+        caller: &'a Caller,
+        base: &Arc<Dentry>,
+        path: &'a [u8],
+        flags: WalkFlags,
+    ) -> Result<Self, Errno> {
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -209,16 +255,35 @@ impl<'a> Walk<'a> {
             device: base.inode().fs.device,
             root,
             links: 0,
-            todo: VecDeque::new(),
+            todo: SmallVec::new(),
             slash: false,
         };
-        walk.prepend(path)?;
+        walk.prepend(Bytes::Given(path))?;
         Ok(walk)
     }
 
+    /// The next name, and whether it is the last one.
+    fn next(&self) -> Option<(&[u8], bool)> {
+        let part = self.todo.last()?;
+        Some((part.name(), self.todo.len() == 1 && part.is_last()))
+    }
+
+    /// Leaves the next name behind.
+    fn advance(&mut self) {
+        if let Some(part) = self.todo.last_mut() {
+            let length = part.name().len();
+            if !part.skip(length) {
+                self.todo.pop();
+            }
+        }
+    }
+
     /// Puts a path in front of what is still to go.
-    fn prepend(&mut self, path: &[u8]) -> Result<(), Errno> {
-        if path.first() == Some(&b'/') {
+    fn prepend(&mut self, bytes: Bytes<'a>) -> Result<(), Errno> {
+        let mut part = Part { bytes, at: 0 };
+        let path = part.rest();
+        let (absolute, slash) = (path.first() == Some(&b'/'), path.last() == Some(&b'/'));
+        if absolute {
             if self.flags.resolve & RESOLVE_BENEATH != 0 {
                 return Err(Errno::EXDEV);
             }
@@ -226,11 +291,10 @@ impl<'a> Walk<'a> {
             self.check_device()?;
         }
         let was_last = self.todo.is_empty();
-        let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
-        for name in names.iter().rev() {
-            self.todo.push_front(name.to_vec());
+        if part.skip(0) {
+            self.todo.push(part);
         }
-        if was_last && path.last() == Some(&b'/') {
+        if was_last && slash {
             self.slash = true;
         }
         Ok(())
@@ -244,14 +308,17 @@ impl<'a> Walk<'a> {
     /// Walks up to the last name.
     fn reach_last(&mut self) -> Result<Last, Errno> {
         loop {
-            let Some(name) = self.todo.pop_front() else {
+            let Some((name, last)) = self.next() else {
                 return Ok(Last { directory: self.at.clone(), name: Vec::new(), slash: self.slash });
             };
-            if self.todo.is_empty() {
+            if last {
                 self.check_directory()?;
+                let name = name.to_vec();
+                self.advance();
                 return Ok(Last { directory: self.at.clone(), name, slash: self.slash });
             }
-            let next = self.step(&name)?.ok_or(Errno::ENOENT)?;
+            let next = self.step(name)?.ok_or(Errno::ENOENT)?;
+            self.advance();
             self.enter(next, true)?;
         }
     }
@@ -264,7 +331,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks up one name where the walk is.
-    fn step(&mut self, name: &[u8]) -> Result<Option<Arc<Dentry>>, Errno> {
+    fn step(&self, name: &[u8]) -> Result<Option<Arc<Dentry>>, Errno> {
         self.check_directory()?;
         match name {
             b"" | b"." => Ok(Some(self.at.clone())),
@@ -294,7 +361,7 @@ impl<'a> Walk<'a> {
             return Err(Errno::ELOOP);
         }
         match &next.inode().body {
-            Body::Symlink(target) => self.prepend(target),
+            Body::Symlink(target) => self.prepend(Bytes::Link(target.clone())),
             Body::VirtualLink(link) => match link.jump(self.caller) {
                 Some(place) => {
                     if self.flags.resolve & RESOLVE_NO_MAGICLINKS != 0 {
@@ -306,7 +373,7 @@ impl<'a> Walk<'a> {
                     self.at = place?;
                     self.check_device()
                 }
-                None => self.prepend(&link.target(self.caller)?),
+                None => self.prepend(Bytes::Link(link.target(self.caller)?.into())),
             },
             _ => Err(Errno::EIO),
         }

@@ -121,7 +121,8 @@ pub(super) fn push(
     if stack.on && action.flags & flags::SA_ONSTACK != 0 && frame < stack.base {
         return Err(Errno::EFAULT);
     }
-    let mut bytes = [0; FRAME];
+    // Frame and extended state lie side by side: one write puts both, and zeros between them.
+    let mut bytes = vec![0; (fpstate.wrapping_sub(frame)) as usize + extended.len()];
     put(&mut bytes, 0, action.restorer);
     let context = &mut bytes[PRETCODE..PRETCODE + UCONTEXT];
     put(context, uc::FLAGS, UC_FLAGS);
@@ -143,8 +144,9 @@ pub(super) fn push(
     }
     put(context, uc::FPSTATE, if extended.is_empty() { 0 } else { fpstate });
     put(context, uc::MASK, old_mask.0);
-    bytes[PRETCODE + UCONTEXT..].copy_from_slice(info.bytes());
-    memory.write(fpstate, &extended)?;
+    bytes[PRETCODE + UCONTEXT..FRAME].copy_from_slice(info.bytes());
+    let at = bytes.len() - extended.len();
+    bytes[at..].copy_from_slice(&extended);
     memory.write(frame, &bytes)?;
     registers.rsp = frame;
     registers.rip = action.handler;
@@ -158,39 +160,54 @@ pub(super) fn push(
 
 /// Reads the frame that the stack pointer stands on (behind pretcode, which the handler's return popped).
 pub(super) fn pop(task: &Arc<Task>, registers: &mut Registers) -> Result<Restored, Errno> {
-    let memory = task.memory();
-    let mut context = [0; UCONTEXT];
-    memory.read(registers.rsp, &mut context)?;
+    /// Enough for the whole of a frame as [`push`] makes it, with AVX-512's state.
+    const WHOLE: usize = 3328;
+    let base = registers.rsp;
+    let mut bytes = [0; WHOLE];
+    let got = task.memory().read_some(base, &mut bytes);
+    let bytes = &bytes[..got];
+    let context = bytes.get(..UCONTEXT).ok_or(Errno::EFAULT)?;
     let mut values = [0; uc::GENERAL];
     for (at, value) in values.iter_mut().enumerate() {
-        *value = get(&context, uc::REGISTERS + 8 * at);
+        *value = get(context, uc::REGISTERS + 8 * at);
     }
     set_general(registers, &values);
-    let fpstate = get(&context, uc::FPSTATE);
+    let fpstate = get(context, uc::FPSTATE);
     if fpstate != 0 {
-        restore_extended(task, fpstate)?;
+        // What is not in the bytes at hand is read anew: a handler may have moved it.
+        let near = fpstate.checked_sub(base).and_then(|at| bytes.get(usize::try_from(at).ok()?..));
+        restore_extended(task, fpstate, near.unwrap_or_default())?;
     }
-    let stack_flags = get(&context, uc::STACK_FLAGS) as u32;
-    let size = get(&context, uc::STACK_SIZE);
+    let stack_flags = get(context, uc::STACK_FLAGS) as u32;
+    let size = get(context, uc::STACK_SIZE);
     Ok(Restored {
-        mask: SigSet(get(&context, uc::MASK)),
-        stack_base: get(&context, uc::STACK_BASE),
+        mask: SigSet(get(context, uc::MASK)),
+        stack_base: get(context, uc::STACK_BASE),
         stack_size: if stack_flags & SS_DISABLE != 0 { 0 } else { size },
         stack_flags: stack_flags & SS_AUTODISARM,
     })
 }
 
-fn restore_extended(task: &Arc<Task>, fpstate: u64) -> Result<(), Errno> {
-    let memory = task.memory();
+/// Bytes of the extended state that begins with these.
+fn extended_length(fxsave: &[u8]) -> usize {
+    let word = |at: usize| get(fxsave, at) as u32;
+    let (magic, length) = (word(SW_BYTES), word(SW_BYTES + 4) as usize);
+    if magic == MAGIC1 && (FXSAVE..=XSTATE_MAX).contains(&length) { length } else { FXSAVE }
+}
+
+/// `near` are the bytes at `fpstate`, as far as they have been read.
+fn restore_extended(task: &Arc<Task>, fpstate: u64, near: &[u8]) -> Result<(), Errno> {
     let host = task.host().ok_or(Errno::ESRCH)?;
+    let at_hand = near.get(..FXSAVE).map(extended_length).and_then(|length| near.get(..length));
+    if let Some(state) = at_hand {
+        return host.set_extended_state(state).map_err(|_| Errno::EFAULT);
+    }
+    let memory = task.memory();
     let mut area = vec![0; FXSAVE];
     memory.read(fpstate, &mut area)?;
-    let word = |at: usize| get(&area, at) as u32;
-    let (magic, length) = (word(SW_BYTES), word(SW_BYTES + 4) as usize);
-    if magic == MAGIC1 && (FXSAVE..=XSTATE_MAX).contains(&length) {
-        area.resize(length, 0);
-        memory.read(fpstate + FXSAVE as u64, &mut area[FXSAVE..])?;
-    }
+    let length = extended_length(&area);
+    area.resize(length, 0);
+    memory.read(fpstate + FXSAVE as u64, &mut area[FXSAVE..])?;
     host.set_extended_state(&area).map_err(|_| Errno::EFAULT)
 }
 
