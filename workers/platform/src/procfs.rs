@@ -27,6 +27,12 @@ pub(crate) fn usage(pid: i32) -> Option<Usage> {
     })
 }
 
+/// Whether a thread waits in the host's kernel.
+pub(crate) fn sleeps(pid: i32, tid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
+}
+
 /// Processor time of one thread, in nanoseconds.
 pub(crate) fn thread_cpu_ns(pid: i32, tid: i32) -> Option<u64> {
     let line = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;

@@ -10,7 +10,7 @@ use crate::consent::Consent;
 use crate::listener::BirthKind;
 use crate::stop::{Plan, Stop};
 use crate::stub::Stub;
-use crate::{Abi, Call, GuestMemory, HostCall, Registers, host, injection, layout, registers, wire};
+use crate::{Abi, Call, GuestMemory, HostCall, Registers, host, injection, layout, procfs, registers, wire};
 
 /// One host thread of a stub. See the crate's head for its life and for who may call what.
 pub struct GuestThread {
@@ -117,6 +117,11 @@ impl GuestThread {
     /// The process it belongs to.
     pub fn stub(&self) -> &Arc<Stub> {
         &self.stub
+    }
+
+    /// Whether the host thread waits: if no stop of it is open, in a call that the host serves (a futex, a sleep).
+    pub fn sleeps(&self) -> bool {
+        self.stub.hold().is_some_and(|_alive| procfs::sleeps(self.stub.pid(), self.tid))
     }
 
     /// Guest memory.

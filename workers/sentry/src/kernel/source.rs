@@ -76,6 +76,16 @@ struct Seen {
     process: Arc<Process>,
 }
 
+/// Whether a thread waits, here or in a call that the host serves.
+fn waits(task: &Task) -> bool {
+    let running = match *task.run.lock() {
+        Run::Parked(_) | Run::Lent => return true,
+        Run::Running => task.host(),
+        _ => None,
+    };
+    running.is_some_and(|host| host.sleeps())
+}
+
 impl Seen {
     fn task(&self, tid: i32) -> Option<Arc<Task>> {
         let tasks = self.process.tasks();
@@ -88,10 +98,10 @@ impl Seen {
             let node = tree.node(self.process.pid);
             node.map_or((State::Ending, false), |node| (node.state, node.stopped.is_some()))
         };
-        match (node_state, stopped, task.map(|task| matches!(*task.run.lock(), Run::Parked(_) | Run::Lent))) {
-            (State::Zombie(..), ..) => b'Z',
-            (_, true, _) => b'T',
-            (_, _, Some(true)) => b'S',
+        match (node_state, stopped) {
+            (State::Zombie(..), _) => b'Z',
+            (_, true) => b'T',
+            _ if task.is_some_and(waits) => b'S',
             _ => b'R',
         }
     }
