@@ -229,6 +229,9 @@ impl Vsock {
         let mut closed = None;
         if connection.has_sent_all() {
             closed = slot.writer.take();
+            if let (Some(writer), Some(_)) = (&closed, &slot.reader) {
+                writer.end_writing();
+            }
         }
         let published = closed.is_some();
         if connection.wants_no_input() {

@@ -3,6 +3,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::net::Shutdown;
 
 /// What a pipe that is ready for writing takes without blocking, in bytes.
 const PIPE_ROOM: usize = 4096;
@@ -58,6 +59,14 @@ impl HostFd {
             return Err(ErrorKind::WouldBlock.into());
         }
         Ok(rustix::io::write(&self.fd, &bytes[..bytes.len().min(self.most)])?)
+    }
+
+    /// Says the end of a port that is still read from. Such a port is one socket with two descriptors: closing that for
+    /// writing says nothing while the other is open. (A job's own streams have a port for each direction and may be shared
+    /// with others; they are closed, never shut down.)
+    pub(super) fn end_writing(&self) {
+        // Not a socket, or gone already: then there is nobody to tell.
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {

@@ -190,6 +190,7 @@ fn the_guest_s_end_comes_after_its_last_byte() {
     guest.send(Operation::Data, 0, b"last");
     guest.send(Operation::Shutdown, SHUTDOWN_SEND, b"");
     assert_eq!(guest.read(), b"last");
+    assert!(guest.is_closed(), "the end of what the guest sends, though it still receives");
     guest.ours.write_all(b"answer").expect("sent");
     assert_eq!(guest.receive().expect("a packet").1, b"answer");
     guest.send(Operation::Data, 0, b"more");
