@@ -63,7 +63,17 @@ pub(crate) struct Service {
 impl Service {
     /// Starts the service on a free port of the loopback and waits until it is ready.
     pub(crate) fn start(data: &Path) -> Result<Self> {
+        Self::start_by(Command::new(run::product("bulkhead")?), data)
+    }
+
+    /// The same, on a node that has no virtual machines: it finds no guest.
+    pub(crate) fn start_without_guest(data: &Path) -> Result<Self> {
         let mut command = Command::new(run::product("bulkhead")?);
+        command.env("BULKHEAD_GUEST_DIR", data.join("no-guest"));
+        Self::start_by(command, data)
+    }
+
+    fn start_by(mut command: Command, data: &Path) -> Result<Self> {
         command.arg("serve").arg("--data-dir").arg(data);
         command.args(["--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0", "--ready-fd", "1"]);
         let log = fs::File::create(data.join("serve.log")).context("the service's log can't be made")?;

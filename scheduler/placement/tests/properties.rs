@@ -175,11 +175,12 @@ proptest! {
 
     #[test]
     fn inside_a_tenant_and_priority_equal_jobs_keep_their_order(snapshot in any_snapshot(), now in 0..200i64) {
-        // All of one size: then nothing may overtake.
+        // All of one size and kind: then nothing may overtake.
         let mut snapshot = snapshot;
         for waiting in &mut snapshot.queue {
             waiting.need = Need { memory_bytes: GIB, cpu_milli: 100, disk_bytes: MIB };
             waiting.avoid.clear();
+            waiting.backend = Backend::Sentry;
         }
         let plan = plan(&snapshot, at(now));
         let position: BTreeMap<JobId, usize> = plan.assign.iter().enumerate().map(|(at, a)| (a.job, at)).collect();
@@ -209,6 +210,7 @@ proptest! {
         for waiting in &mut plain.queue {
             waiting.need = Need { memory_bytes: GIB, cpu_milli: 100, disk_bytes: MIB };
             waiting.avoid.clear();
+            waiting.backend = Backend::Sentry;
             waiting.priority = Priority::Normal;
             waiting.created = at(0);
             waiting.weight = 1.0;
