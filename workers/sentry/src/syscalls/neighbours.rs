@@ -1,12 +1,13 @@
 //! Looking into other processes: their memory, and what they share; and sharing less.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Entry;
 use super::file::{GuestBuffers, with_buffer};
-use crate::call::{Args, SysResult};
+use crate::call::{Args, Restart, SysResult};
 use crate::errno::Errno;
-use crate::kernel::{Ctx, Pid, Task};
+use crate::kernel::{Ctx, Pid, Run, Task};
 use crate::memory::MemoryRef;
 use crate::vfs::Capability;
 
@@ -20,6 +21,9 @@ pub(super) const TABLE: &[Entry] = &[
         .by(&["processes:memory_of_others"]),
     Entry::full(312, "kcmp", sys_kcmp).by(&["processes:comparing"]),
 ];
+
+/// How long a call waits before it looks again whether a forked process is there.
+const BIRTH: Duration = Duration::from_millis(1);
 
 /// Linux's check for whoever wants to look into a process: the same user and group in all ids, no capabilities
 /// that the caller lacks, and no secrets; or CAP_SYS_PTRACE.
@@ -56,6 +60,11 @@ fn transfer(cx: &mut Ctx<'_>, args: &Args, write: bool) -> SysResult {
     }
     let task = task_of(cx, args.int(0))?;
     may_look_into(cx, &task)?;
+    if matches!(*task.run.lock(), Run::Born) {
+        // Until it has a host process of its own, it has no memory of its own: soon.
+        cx.call.wait_until(Instant::now() + BIRTH);
+        return Err(cx.park(Restart::Sys));
+    }
     let theirs = task.memory();
     let (from, to): ((&GuestBuffers, &MemoryRef), _) = if write {
         ((&local, &cx.memory), (&remote, &theirs))
