@@ -198,15 +198,16 @@ CASE(groups_and_sessions, "setpgid setsid getpgid getsid getpgrp") {
             _exit(0);
         }
         await(grandchild);
-        write(q[1], "x", 1);
-        execl("/bin/sh", "sh", "-c", "read x", NULL);
+        fcntl(q[1], F_SETFD, FD_CLOEXEC);
+        execl("/bin/sleep", "sleep", "100", NULL);
         _exit(1);
     }
     R(setpgid(child, child));
     V(getpgid(child) == child);
     write(p[1], "x", 1);
+    /* Ends when the child has its program. */
+    close(q[1]);
     read(q[0], &byte, 1);
-    pause_ms(100);
     R(setpgid(child, child));
     R(setpgid(1, 1));
     R(setpgid(99999, 0));
