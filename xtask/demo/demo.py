@@ -215,7 +215,7 @@ def own_kernel(client: Client, job: Job) -> str:
 
 
 def machine_cases(client: Client, nonce: str) -> list[Case]:
-    """Everything of the sentry's cases, and what only a kernel of its own can do."""
+    """Every outcome of the sentry's cases, and what only a kernel of its own can do."""
     mount = "mount -t tmpfs none /mnt && mkdir /mnt/a && unshare --mount --net true && echo " + nonce
     disk = "dd if=/dev/zero of=/var/tmp/fill bs=65536"
     own = [
@@ -229,14 +229,15 @@ def machine_cases(client: Client, nonce: str) -> list[Case]:
             {"limits": Limits(disk_bytes=4 * MIB)},
         ),
     ]
-    shared = cases(client, nonce)
+    # The script with an archive is a python3 with subprocesses already, and each boot is 20 s of a processor on a software KVM.
+    shared = [case for case in cases(client, nonce) if case.what not in ("hello from python3", "shell pipeline")]
     for case in shared:
         if case.what == "memory hog":
             # Each page that a guest touches first is a page fault of its kernel: milliseconds where that is emulated.
             case.options["limits"] = Limits(memory_bytes=32 * MIB, wall_time=350)
         if case.what == "endless loop":
             # The shell has to come to its first word.
-            case.options["limits"] = Limits(wall_time=20)
+            case.options["limits"] = Limits(wall_time=12)
     return own + shared
 
 
