@@ -261,7 +261,7 @@ impl Worker {
         loop {
             self.node.drain_told.store(false, Ordering::Relaxed);
             let end = session(&self.node, &self.clients).await;
-            tracing::warn!(error = crate::run::chain(&end.error), "the session ended");
+            tracing::warn!(error = bulkhead_sandbox::chain(&end.error), "the session ended");
             if end.registered {
                 wait = FIRST_BACK_OFF;
             }

@@ -4,10 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use bulkhead_wire::{FailureStage, Start};
+use bulkhead_wire::{Failed, FailureStage, Start};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 
-use crate::channel::Failure;
 use crate::machine::mount_at;
 
 /// Without these a job does not start.
@@ -40,9 +39,9 @@ impl Groups {
     ///
     /// # Errors
     /// What is missing.
-    pub(crate) fn make(base: &Path) -> Result<Self, Failure> {
+    pub(crate) fn make(base: &Path) -> Result<Self, Failed> {
         let failed = |what: &str, error: &dyn std::error::Error| {
-            Failure::new(FailureStage::Jail, &format!("control groups: {what}"), error)
+            Failed::new(FailureStage::Jail, &format!("control groups: {what}"), error)
         };
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         let root = base.join("control-groups");
@@ -94,10 +93,10 @@ impl Groups {
     ///
     /// # Errors
     /// When the kernel does not take one.
-    pub(crate) fn limit(&self, job: &Start) -> Result<(), Failure> {
+    pub(crate) fn limit(&self, job: &Start) -> Result<(), Failed> {
         let set = |mut file: &File, value: u64, what: &str| {
             file.write_all(value.to_string().as_bytes())
-                .map_err(|error| Failure::new(FailureStage::Jail, &format!("the {what} limit"), &error))
+                .map_err(|error| Failed::new(FailureStage::Jail, &format!("the {what} limit"), &error))
         };
         set(&self.memory_limit, job.memory_bytes, "memory")?;
         set(&self.processes_limit, job.processes, "process")

@@ -4,44 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_wire::{Decoder, Failed, FailureStage, Frame, WireError, encode};
-
-/// Why the agent can't go on; told as its last word.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Failure {
-    pub(crate) stage: FailureStage,
-    pub(crate) message: String,
-}
-
-impl Failure {
-    /// What was tried, and the error with its causes.
-    pub(crate) fn new(stage: FailureStage, what: &str, error: &dyn std::error::Error) -> Self {
-        let mut message = format!("{what}: {error}");
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        Self { stage, message }
-    }
-
-    /// A defect of the agent or of the VMM.
-    pub(crate) fn internal(what: &str, error: &dyn std::error::Error) -> Self {
-        Self::new(FailureStage::Internal, what, error)
-    }
-
-    /// A frame that must not come now.
-    pub(crate) fn unexpected() -> Self {
-        Self { stage: FailureStage::Internal, message: "the launcher sent a frame out of turn".into() }
-    }
-}
-
-impl From<WireError> for Failure {
-    fn from(error: WireError) -> Self {
-        Self::internal("the control connection", &error)
-    }
-}
+use bulkhead_wire::{Decoder, Failed, Frame, WireError, encode};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 64 << 10;
@@ -101,9 +64,8 @@ impl Channel {
     }
 
     /// Says the last word.
-    pub(crate) fn fail(&mut self, failure: &Failure) {
-        let failed = Failed { stage: failure.stage, message: failure.message.clone() };
-        let _nobody_is_there = self.send(&Frame::Failed(failed));
+    pub(crate) fn fail(&mut self, failure: &Failed) {
+        let _nobody_is_there = self.send(&Frame::Failed(failure.clone()));
     }
 }
 

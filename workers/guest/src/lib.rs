@@ -27,10 +27,10 @@ mod system;
 
 use std::process::ExitCode;
 
-use bulkhead_wire::{FailureStage, Frame, Start, WireError};
+use bulkhead_wire::{Failed, FailureStage, Frame, Start, WireError};
 use rustix::system::{RebootCommand, reboot};
 
-use channel::{Channel, Failure};
+use channel::Channel;
 pub use disk::{FormatError, device_bytes, format};
 use files::Owner;
 use job::Streams;
@@ -63,7 +63,7 @@ pub fn serve(arguments: &[String]) -> ExitCode {
     ExitCode::from(u8::from(result.is_err()))
 }
 
-fn run(options: &Options) -> Result<(), Failure> {
+fn run(options: &Options) -> Result<(), Failed> {
     // Before anything else: whatever fails from here on can be told.
     let (mut channel, streams) = connect(options)?;
     report_panics(&channel);
@@ -74,25 +74,25 @@ fn run(options: &Options) -> Result<(), Failure> {
     result
 }
 
-fn connect(options: &Options) -> Result<(Channel, Streams), Failure> {
+fn connect(options: &Options) -> Result<(Channel, Streams), Failed> {
     /// The first of the descriptors that a test leaves open.
     const INHERITED: i32 = 3;
     let connection = |index: i32, port: u32| {
         let made =
             if options.inherited { system::inherited(INHERITED + index) } else { system::connect_host(port) };
-        made.map_err(|error| Failure::internal(&format!("connecting to the host's port {port}"), &error))
+        made.map_err(|error| Failed::internal(&format!("connecting to the host's port {port}"), &error))
     };
     let channel = Channel::new(connection(0, port::CONTROL)?);
     let streams = [connection(1, port::STDIN)?, connection(2, port::STDOUT)?, connection(3, port::STDERR)?];
     Ok((channel, streams))
 }
 
-fn work(options: &Options, channel: &mut Channel, streams: Streams) -> Result<(), Failure> {
+fn work(options: &Options, channel: &mut Channel, streams: Streams) -> Result<(), Failed> {
     let machine = machine::prepare(options)?;
     channel.send(&Frame::Ready)?;
     let start = match channel.receive() {
         Ok(Frame::Start(start)) => start,
-        Ok(_) => return Err(Failure::unexpected()),
+        Ok(_) => return Err(Failed::unexpected()),
         // A machine may wait long for a job, and none has to come.
         Err(WireError::Closed) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -104,7 +104,7 @@ fn work(options: &Options, channel: &mut Channel, streams: Streams) -> Result<()
     collect(channel)
 }
 
-fn take_inputs(channel: &mut Channel, start: &Start) -> Result<(), Failure> {
+fn take_inputs(channel: &mut Channel, start: &Start) -> Result<(), Failed> {
     loop {
         match channel.receive()? {
             Frame::Go => return Ok(()),
@@ -113,18 +113,18 @@ fn take_inputs(channel: &mut Channel, start: &Start) -> Result<(), Failure> {
                 let owner = job::user(start).map_or(Owner(0, 0), |user| Owner(user.uid, user.gid));
                 files::take(channel, &input, owner)?;
             }
-            _ => return Err(Failure::unexpected()),
+            _ => return Err(Failed::unexpected()),
         }
     }
 }
 
-fn collect(channel: &mut Channel) -> Result<(), Failure> {
+fn collect(channel: &mut Channel) -> Result<(), Failed> {
     loop {
         match channel.receive() {
             Ok(Frame::Collect(wanted)) => files::send(channel, &wanted)?,
             // It came too late.
             Ok(Frame::Signal { .. }) => {}
-            Ok(_) => return Err(Failure::unexpected()),
+            Ok(_) => return Err(Failed::unexpected()),
             Err(WireError::Closed) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
@@ -139,7 +139,7 @@ fn report_panics(channel: &Channel) {
         let message = format!("defect of the guest's agent: {info}");
         eprintln!("{message}");
         if let Ok(mut channel) = channel.try_lock() {
-            channel.fail(&Failure { stage: FailureStage::Internal, message });
+            channel.fail(&Failed { stage: FailureStage::Internal, message });
         }
     }));
 }

@@ -5,13 +5,13 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use bulkhead_wire::Failed;
 use rustix::fs::{Mode, mkdir, symlink};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::umask;
 
 use crate::cgroup::Groups;
-use crate::channel::Failure;
 use crate::options::Options;
 use crate::system;
 
@@ -29,22 +29,22 @@ pub(crate) const KERNEL: [&str; 3] = ["dev", "proc", "sys"];
 ///
 /// # Errors
 /// What can't be had.
-pub(crate) fn prepare(options: &Options) -> Result<Machine, Failure> {
+pub(crate) fn prepare(options: &Options) -> Result<Machine, Failed> {
     // Modes are as they are written here.
     let _before = umask(Mode::empty());
     let base = options.base.clone();
     file_systems(&base)?;
-    system::loopback_up().map_err(|error| Failure::internal("the loopback interface", &error))?;
+    system::loopback_up().map_err(|error| Failed::internal("the loopback interface", &error))?;
     let groups = if options.unlimited { None } else { Some(Groups::make(&base)?) };
     Ok(Machine { base, groups })
 }
 
-fn file_systems(base: &Path) -> Result<(), Failure> {
+fn file_systems(base: &Path) -> Result<(), Failed> {
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let dev = base.join("dev");
     // Mounts of a test's machine must not spread.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(|error| Failure::internal("making mounts private", &error))?;
+        .map_err(|error| Failed::internal("making mounts private", &error))?;
     mount_at("proc", &base.join("proc"), "proc", plain, "")?;
     mount_at("sysfs", &base.join("sys"), "sysfs", plain, "")?;
     mount_at("devtmpfs", &dev, "devtmpfs", MountFlags::NOSUID, "mode=755")?;
@@ -56,7 +56,7 @@ fn file_systems(base: &Path) -> Result<(), Failure> {
     {
         match symlink(target, dev.join(name)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(Failure::internal("links in /dev", &error)),
+            Err(error) => return Err(Failed::internal("links in /dev", &error)),
         }
     }
     Ok(())
@@ -69,9 +69,8 @@ pub(crate) fn mount_at(
     kind: &str,
     flags: MountFlags,
     data: &str,
-) -> Result<(), Failure> {
-    let failed =
-        |error: Errno| Failure::internal(&format!("mounting {kind} on {}", target.display()), &error);
+) -> Result<(), Failed> {
+    let failed = |error: Errno| Failed::internal(&format!("mounting {kind} on {}", target.display()), &error);
     make_directory(target).map_err(failed)?;
     let data = std::ffi::CString::new(data).map_err(|_| failed(Errno::INVAL))?;
     mount(source, target, kind, flags, data.as_c_str()).map_err(failed)
@@ -91,9 +90,9 @@ impl Machine {
     ///
     /// # Errors
     /// When the host gives no random numbers, or the kernel does not take them.
-    pub(crate) fn reseed(&self) -> Result<(), Failure> {
+    pub(crate) fn reseed(&self) -> Result<(), Failed> {
         let dev = self.base.join("dev");
-        let failed = |error: io::Error| Failure::internal("seeding the random generator", &error);
+        let failed = |error: io::Error| Failed::internal("seeding the random generator", &error);
         let mut host = match fs::File::open(dev.join("hwrng")) {
             Ok(host) => host,
             // A machine without the device; its kernel's generator was seeded when it was booted.

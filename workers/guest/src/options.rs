@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use bulkhead_wire::FailureStage;
-
-use crate::channel::Failure;
+use bulkhead_wire::{Failed, FailureStage};
 
 /// Where things are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +45,13 @@ impl Options {
     ///
     /// # Errors
     /// Another number of arguments.
-    pub(crate) fn of_arguments(arguments: &[String]) -> Result<Self, Failure> {
+    pub(crate) fn of_arguments(arguments: &[String]) -> Result<Self, Failed> {
         let paths: Vec<PathBuf> = arguments.iter().map(PathBuf::from).collect();
         match paths.split_first() {
             Some((base, disks)) if (2..=3).contains(&disks.len()) => {
                 Ok(Self { base: base.clone(), disks: disks.to_vec(), inherited: true, unlimited: true })
             }
-            _ => Err(Failure {
+            _ => Err(Failed {
                 stage: FailureStage::Internal,
                 message: "the agent is started as PID 1, or with BASE PUBLIC [PRIVATE] SCRATCH".into(),
             }),
@@ -61,10 +59,10 @@ impl Options {
     }
 
     /// The disks of an image.
-    pub(crate) fn disks(&self, has_private: bool) -> Result<Disks, Failure> {
+    pub(crate) fn disks(&self, has_private: bool) -> Result<Disks, Failed> {
         let mut disks = self.disks.iter().cloned();
         let mut next = || {
-            disks.next().ok_or_else(|| Failure {
+            disks.next().ok_or_else(|| Failed {
                 stage: FailureStage::Internal,
                 message: "a disk of the machine is missing".into(),
             })

@@ -5,12 +5,11 @@ use std::io::{Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use bulkhead_wire::{FailureStage, Start};
+use bulkhead_wire::{Failed, FailureStage, Start};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount_move, unmount};
 use rustix::process::{chdir, chroot};
 
-use crate::channel::Failure;
 use crate::disk;
 use crate::machine::{KERNEL, Machine, make_directory, mount_at};
 use crate::options::Disks;
@@ -19,7 +18,7 @@ use crate::options::Disks;
 ///
 /// # Errors
 /// An image or a disk that can't be used.
-pub(crate) fn enter(machine: &Machine, disks: &Disks, job: &Start) -> Result<OwnedFd, Failure> {
+pub(crate) fn enter(machine: &Machine, disks: &Disks, job: &Start) -> Result<OwnedFd, Failed> {
     let place = |name: &str| machine.base.join(name);
     let flags = MountFlags::NODEV | MountFlags::RDONLY;
     let mut lower = Vec::new();
@@ -36,7 +35,7 @@ pub(crate) fn enter(machine: &Machine, disks: &Disks, job: &Start) -> Result<Own
     // The job sees these file systems' own names only through the overlay.
     for name in ["private", "public", "scratch"] {
         if place(name).exists() {
-            unmount(place(name), UnmountFlags::DETACH).map_err(|e| Failure::internal("hiding a disk", &e))?;
+            unmount(place(name), UnmountFlags::DETACH).map_err(|e| Failed::internal("hiding a disk", &e))?;
         }
     }
     move_into(machine, &root, job)?;
@@ -51,16 +50,16 @@ fn below_dev(machine: &Machine, disk: &Path) -> PathBuf {
     }
 }
 
-fn image(machine: &Machine, disk: &Path, at: &Path, flags: MountFlags) -> Result<(), Failure> {
+fn image(machine: &Machine, disk: &Path, at: &Path, flags: MountFlags) -> Result<(), Failed> {
     let source = below_dev(machine, disk);
     mount_at(&source.to_string_lossy(), at, "erofs", flags, "")
-        .map_err(|failure| Failure { stage: FailureStage::Image, message: failure.message })
+        .map_err(|failure| Failed { stage: FailureStage::Image, message: failure.message })
 }
 
 /// Makes the scratch disk's file system and mounts it.
-fn scratch(machine: &Machine, disk: &Path, at: &Path) -> Result<OwnedFd, Failure> {
+fn scratch(machine: &Machine, disk: &Path, at: &Path) -> Result<OwnedFd, Failed> {
     let source = below_dev(machine, disk);
-    let failed = |error: &dyn std::error::Error| Failure::internal("the scratch disk", error);
+    let failed = |error: &dyn std::error::Error| Failed::internal("the scratch disk", error);
     let mut device = File::options().read(true).write(true).open(&source).map_err(|e| failed(&e))?;
     let size = device.seek(SeekFrom::End(0)).map_err(|e| failed(&e))?;
     let mut seed = [0; 16];
@@ -86,7 +85,7 @@ fn reserve_nothing(machine: &Machine, disk: &Path) {
     let _less_to_use = fs::write(switch, "0");
 }
 
-fn overlay(lower: &[PathBuf], scratch: &Path, root: &Path) -> Result<(), Failure> {
+fn overlay(lower: &[PathBuf], scratch: &Path, root: &Path) -> Result<(), Failed> {
     let lower: Vec<_> = lower.iter().map(|path| path.to_string_lossy()).collect();
     // Directories of the image can be renamed; files keep their numbers; nothing is synced for a disk that is thrown away.
     let data = format!(
@@ -96,12 +95,12 @@ fn overlay(lower: &[PathBuf], scratch: &Path, root: &Path) -> Result<(), Failure
         scratch.join("work").display()
     );
     mount_at("overlay", root, "overlay", MountFlags::NOATIME, &data)
-        .map_err(|failure| Failure { stage: FailureStage::Image, message: failure.message })
+        .map_err(|failure| Failed { stage: FailureStage::Image, message: failure.message })
 }
 
 /// Takes the kernel's file systems along and makes the overlay the root of everything.
-fn move_into(machine: &Machine, root: &Path, job: &Start) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::new(FailureStage::Image, "the job's root", error);
+fn move_into(machine: &Machine, root: &Path, job: &Start) -> Result<(), Failed> {
+    let failed = |error: &dyn std::error::Error| Failed::new(FailureStage::Image, "the job's root", error);
     for name in KERNEL {
         let target = root.join(name);
         // What the image has there is covered; a link would lead the mount astray.

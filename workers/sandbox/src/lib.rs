@@ -20,6 +20,7 @@ use bulkhead_types::{
     AttemptState, EnvVar, Limits, OutputSpec, SandboxId, SandboxOverhead, SyscallCount, Termination, Usage,
 };
 
+pub use bulkhead_wire::chain;
 pub use bulkhead_wire::{ExitCount, MachineStatistics};
 pub use microvm::{MicrovmBackend, MicrovmOptions};
 pub use record::{ProcessIdentity, RUN_DIRECTORY, SandboxRecord};
@@ -276,16 +277,4 @@ pub enum SandboxError {
     /// The sentry ended by itself.
     #[error("the sandbox ended unexpectedly: {0}")]
     Died(String),
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,6 +1,8 @@
 use bulkhead_types::{OutputSpec, SyscallCount, Termination, Usage};
 use serde::{Deserialize, Serialize};
 
+use crate::WireError;
+
 /// How large the protocol's parts may be.
 pub mod bounds {
     /// The payload of a control frame: argv and env of a job are at most 1 MiB, and JSON may double them.
@@ -233,14 +235,49 @@ pub enum FailureStage {
     Internal,
 }
 
-/// The sentry's last word.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Why a sentry, a VMM or an agent can't go on: its last word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(deny_unknown_fields)]
+#[error("{message}")]
 pub struct Failed {
     /// Where.
     pub stage: FailureStage,
     /// For a person, with what to do.
     pub message: String,
+}
+
+impl Failed {
+    /// What was tried, and the error with its causes.
+    pub fn new(stage: FailureStage, what: &str, error: &dyn std::error::Error) -> Self {
+        Self { stage, message: format!("{what}: {}", chain(error)) }
+    }
+
+    /// In words.
+    pub fn of(stage: FailureStage, message: impl Into<String>) -> Self {
+        Self { stage, message: message.into() }
+    }
+
+    /// A defect: what was tried, and the error with its causes.
+    pub fn internal(what: &str, error: &dyn std::error::Error) -> Self {
+        Self::new(FailureStage::Internal, what, error)
+    }
+
+    /// A frame that must not come now.
+    pub fn unexpected() -> Self {
+        Self::of(FailureStage::Internal, "the launcher sent a frame out of turn")
+    }
+}
+
+impl From<WireError> for Failed {
+    fn from(error: WireError) -> Self {
+        Self::internal("the control connection", &error)
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Everything that is said.

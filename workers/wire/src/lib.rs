@@ -29,10 +29,12 @@ mod codec;
 mod connection;
 mod frame;
 pub mod fuzz;
+mod launcher;
 
 pub use codec::{Decoder, encode};
 pub use connection::{Connection, Received, WireError};
 pub use frame::{
     Collect, Config, EnvEntry, ExitCount, ExitReport, Failed, FailureStage, Frame, ImageFds, InputStart,
-    JobUser, Kind, MachineConfig, MachineStatistics, OutputStart, SignalTarget, Start, bounds,
+    JobUser, Kind, MachineConfig, MachineStatistics, OutputStart, SignalTarget, Start, bounds, chain,
 };
+pub use launcher::{Gone, Launcher};

@@ -6,14 +6,13 @@ mod inputs;
 mod pump;
 mod resolve;
 
-use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_image::ImageMeta;
 use bulkhead_proto::worker::Lease;
-use bulkhead_sandbox::{Backend, CreateRequest, Finished, Job, SandboxError};
+use bulkhead_sandbox::{Backend, CreateRequest, Finished, Job, SandboxError, chain};
 use bulkhead_types::{AttemptOutcome, AttemptState, Digest, JobSpec, Limits, OutputFile, SandboxId, bounds};
 
 use crate::attach::Client;
@@ -208,16 +207,4 @@ fn as_stopped(stop: Option<Stop>, outcome: AttemptOutcome) -> AttemptOutcome {
         _ => return outcome,
     };
     AttemptOutcome { state, reason, ..outcome }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

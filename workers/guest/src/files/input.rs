@@ -4,13 +4,13 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 
 use bulkhead_types::glob::components;
-use bulkhead_wire::{FailureStage, InputStart};
+use bulkhead_wire::{Failed, FailureStage, InputStart};
 use rustix::fs::{AtFlags, Mode, OFlags, fchown, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::unpack::unpack;
 use super::{FileError, Owner, directory, make_directories};
-use crate::channel::{Channel, Failure, Incoming};
+use crate::channel::{Channel, Incoming};
 
 /// Bytes that are moved at a time.
 pub(super) const CHUNK: usize = 128 << 10;
@@ -19,14 +19,14 @@ pub(super) const CHUNK: usize = 128 << 10;
 ///
 /// # Errors
 /// An input that is refused, with what is wrong with it.
-pub(crate) fn take(channel: &mut Channel, input: &InputStart, owner: Owner) -> Result<(), Failure> {
+pub(crate) fn take(channel: &mut Channel, input: &InputStart, owner: Owner) -> Result<(), Failed> {
     let mut data = Incoming::new(channel);
     let (what, result) = match input {
         InputStart::Archive { directory } => (directory, unpack(directory.as_bytes(), owner, &mut data)),
         InputStart::File { path, mode } => (path, write_input(path.as_bytes(), *mode, owner, &mut data)),
     };
     data.finish()?;
-    result.map_err(|error| Failure::new(FailureStage::Input, &format!("input {what}"), &error))
+    result.map_err(|error| Failed::new(FailureStage::Input, &format!("input {what}"), &error))
 }
 
 /// Writes a file: `path` is absolute, missing directories are made, what was there is replaced.

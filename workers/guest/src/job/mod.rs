@@ -7,13 +7,13 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use bulkhead_types::{Termination, Usage as Used};
-use bulkhead_wire::{ExitReport, Frame, SignalTarget, Start};
+use bulkhead_wire::{ExitReport, Failed, Frame, SignalTarget, Start};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 
 use crate::cgroup::Groups;
-use crate::channel::{Channel, Failure};
+use crate::channel::Channel;
 use crate::disk::Usage;
 use crate::system;
 
@@ -49,10 +49,10 @@ pub(crate) fn run(
     streams: Streams,
     scratch: OwnedFd,
     groups: Option<&Groups>,
-) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::internal("the job's streams", error);
+) -> Result<(), Failed> {
+    let failed = |error: &dyn std::error::Error| Failed::internal("the job's streams", error);
     let children =
-        system::child_events().map_err(|error| Failure::internal("waiting for children", &error))?;
+        system::child_events().map_err(|error| Failed::internal("waiting for children", &error))?;
     let (pumps, ends) = pipes(job, streams).map_err(|error| failed(&error))?;
     let join = groups.map(Groups::join).transpose().map_err(|error| failed(&error))?;
     if let Some(groups) = groups {
@@ -121,7 +121,7 @@ fn pipes(job: &Start, [stdin, stdout, stderr]: Streams) -> std::io::Result<([Pum
 
 impl Running<'_> {
     /// Until every process is gone and all of its output is on its way.
-    fn watch(&mut self) -> Result<(), Failure> {
+    fn watch(&mut self) -> Result<(), Failed> {
         loop {
             self.reap();
             for pump in &mut self.pumps {
@@ -142,7 +142,7 @@ impl Running<'_> {
     }
 
     /// Answers whether the launcher has said something.
-    fn wait_for_something(&self) -> Result<bool, Failure> {
+    fn wait_for_something(&self) -> Result<bool, Failed> {
         let until = self.disk.next().saturating_duration_since(Instant::now());
         let until = Timespec { tv_sec: until.as_secs() as i64, tv_nsec: until.subsec_nanos().into() };
         let mut fds =
@@ -155,7 +155,7 @@ impl Running<'_> {
         );
         match poll(&mut fds, Some(&until)) {
             Ok(_) | Err(Errno::INTR) => Ok(!fds[0].revents().is_empty()),
-            Err(error) => Err(Failure::internal("waiting for the job", &error)),
+            Err(error) => Err(Failed::internal("waiting for the job", &error)),
         }
     }
 
@@ -185,8 +185,8 @@ impl Running<'_> {
         }
     }
 
-    fn obey(&mut self, frame: &Frame) -> Result<(), Failure> {
-        let Frame::Signal { signal, target } = frame else { return Err(Failure::unexpected()) };
+    fn obey(&mut self, frame: &Frame) -> Result<(), Failed> {
+        let Frame::Signal { signal, target } = frame else { return Err(Failed::unexpected()) };
         match target {
             SignalTarget::All => system::kill(ALL, *signal),
             // Only while it is a process: its number may be another's afterwards.

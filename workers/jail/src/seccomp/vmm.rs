@@ -101,24 +101,8 @@ const RUNNING: &[&[Condition]] = &[
     &[int(1, kvm::SET_XCRS)],
 ];
 
-/// The same, and what completes a machine of which only the shell was there.
-const MACHINE: &[&[Condition]] = &[
-    &[int(1, kvm::RUN)],
-    &[int(1, kvm::GET_REGS)],
-    &[int(1, kvm::SET_REGS)],
-    &[int(1, kvm::GET_SREGS)],
-    &[int(1, kvm::SET_SREGS)],
-    &[int(1, kvm::TRANSLATE)],
-    &[int(1, kvm::GET_MSRS)],
-    &[int(1, kvm::SET_MSRS)],
-    &[int(1, kvm::GET_FPU)],
-    &[int(1, kvm::SET_FPU)],
-    &[int(1, kvm::GET_VCPU_EVENTS)],
-    &[int(1, kvm::SET_VCPU_EVENTS)],
-    &[int(1, kvm::GET_XSAVE)],
-    &[int(1, kvm::SET_XSAVE)],
-    &[int(1, kvm::GET_XCRS)],
-    &[int(1, kvm::SET_XCRS)],
+/// What completes a machine of which only the shell was there.
+const COMPLETION: &[&[Condition]] = &[
     &[int(1, kvm::GET_LAPIC)],
     &[int(1, kvm::SET_LAPIC)],
     &[int(1, kvm::SET_CPUID2)],
@@ -141,6 +125,22 @@ const MACHINE: &[&[Condition]] = &[
     &[int(1, libc::FIONBIO as u32)],
     &[int(1, libc::FIONREAD as u32)],
 ];
+
+/// Both, for the process whose threads narrow themselves.
+const MACHINE: &[&[Condition]] = &joined::<{ RUNNING.len() + COMPLETION.len() }>(RUNNING, COMPLETION);
+
+const fn joined<const N: usize>(
+    first: &[&'static [Condition]],
+    second: &[&'static [Condition]],
+) -> [&'static [Condition]; N] {
+    let mut all: [&'static [Condition]; N] = [&[]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
+}
 
 const PRCTL: &[&[Condition]] = &[
     &[int(0, libc::PR_SET_NAME as u32)],

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bulkhead_types::{Termination, Usage};
-use bulkhead_wire::{ExitReport, FailureStage, Frame, InputStart, Received, SignalTarget, Start};
+use bulkhead_wire::{
+    ExitReport, Failed, FailureStage, Frame, InputStart, Launcher, Received, SignalTarget, Start,
+};
 
-use super::launcher::Launcher;
+use super::outputs;
 use super::setup::Sandbox;
-use super::{Failure, outputs};
 use crate::fs::image::Image;
 use crate::fs::transfer::{unpack_archive, write_input_file};
 use crate::kernel::signal::{Info, Signal, code, post_process};
@@ -22,11 +23,11 @@ use crate::wait::run_woken;
 const SCRATCH: &str = "/scratch";
 
 /// Runs the job that the launcher sends, to the launcher's end of the connection.
-pub(super) fn run(launcher: &Arc<Launcher>, sandbox: Sandbox) -> Result<(), Failure> {
+pub(super) fn run(launcher: &Arc<Launcher>, sandbox: Sandbox) -> Result<(), Failed> {
     // A warm sandbox may wait here for long; nobody has to come.
     let Ok(received) = launcher.receive() else { return Ok(()) };
     let Received { frame: Frame::Start(start), descriptors } = received else {
-        return Err(Failure::of(FailureStage::Internal, "a job must come first"));
+        return Err(Failed::of(FailureStage::Internal, "a job must come first"));
     };
     let job = Job::prepare(launcher, &sandbox, *start, descriptors)?;
     job.take_inputs(launcher)?;
@@ -48,15 +49,15 @@ impl Job {
         sandbox: &Sandbox,
         start: Start,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Failed> {
         let mut descriptors = descriptors.into_iter();
-        let missing = || Failure::of(FailureStage::Internal, "a descriptor of the job is missing");
+        let missing = || Failed::of(FailureStage::Internal, "a descriptor of the job is missing");
         let public = descriptors.next().ok_or_else(missing)?;
         let private = if start.image.private { Some(descriptors.next().ok_or_else(missing)?) } else { None };
         let mut stream = || descriptors.next().ok_or_else(missing);
         let streams = [stream()?, stream()?, stream()?];
         let image = Image::open(public, private)
-            .map_err(|error| Failure::new(FailureStage::Image, "the image", &error))?;
+            .map_err(|error| Failed::new(FailureStage::Image, "the image", &error))?;
         let vfs = file_systems(&start, image.clone())?;
         let limits = SandboxLimits {
             memory_bytes: start.memory_bytes,
@@ -70,7 +71,7 @@ impl Job {
         kernel.set_public_image(image.public_file().clone());
         *kernel.hostname.lock() = start.hostname.clone().into_bytes();
         crate::fs::proc::mount(&vfs, ProcSource::shared(&kernel))
-            .map_err(|error| Failure::new(FailureStage::Internal, "mounting /proc", &error))?;
+            .map_err(|error| Failed::new(FailureStage::Internal, "mounting /proc", &error))?;
         sandbox.server.set_kernel(kernel.clone());
         kernel.set_observer(Arc::new(Report { launcher: launcher.clone(), kernel: Arc::downgrade(&kernel) }));
         spawn_timers(&kernel)?;
@@ -78,17 +79,17 @@ impl Job {
         Ok(Self { kernel, vfs, start, streams })
     }
 
-    fn take_inputs(&self, launcher: &Launcher) -> Result<(), Failure> {
+    fn take_inputs(&self, launcher: &Launcher) -> Result<(), Failed> {
         loop {
             match launcher.receive()?.frame {
                 Frame::Go => return Ok(()),
                 Frame::Input(input) => self.take_input(launcher, input)?,
-                _ => return Err(unexpected()),
+                _ => return Err(Failed::unexpected()),
             }
         }
     }
 
-    fn take_input(&self, launcher: &Launcher, input: InputStart) -> Result<(), Failure> {
+    fn take_input(&self, launcher: &Launcher, input: InputStart) -> Result<(), Failed> {
         let mut data = outputs::Incoming::new(launcher);
         // What is put in belongs to the job's user; a user that does not exist fails the start, not the inputs.
         let owner = super::first::user(&self.vfs, &self.start).map_or((0, 0), |user| (user.uid, user.gid));
@@ -103,10 +104,10 @@ impl Job {
             }
         };
         data.finish()?;
-        result.map_err(|error| Failure::new(FailureStage::Input, &format!("input {what}"), &error))
+        result.map_err(|error| Failed::new(FailureStage::Input, &format!("input {what}"), &error))
     }
 
-    fn begin(&self, launcher: &Launcher) -> Result<(), Failure> {
+    fn begin(&self, launcher: &Launcher) -> Result<(), Failed> {
         launcher.send(&Frame::Started)?;
         let started = super::first::start(&self.kernel, &self.vfs, &self.start, &self.streams);
         run_woken();
@@ -118,12 +119,12 @@ impl Job {
     }
 
     /// Serves the launcher's frames until it closes the connection.
-    fn serve(&self, launcher: &Launcher) -> Result<(), Failure> {
+    fn serve(&self, launcher: &Launcher) -> Result<(), Failed> {
         while let Ok(received) = launcher.receive() {
             match received.frame {
                 Frame::Signal { signal, target } => self.signal(signal, target),
                 Frame::Collect(collect) => outputs::send(launcher, &self.vfs, &collect)?,
-                _ => return Err(unexpected()),
+                _ => return Err(Failed::unexpected()),
             }
         }
         Ok(())
@@ -149,14 +150,10 @@ impl Job {
     }
 }
 
-fn unexpected() -> Failure {
-    Failure::of(FailureStage::Internal, "the launcher sent a frame out of turn")
-}
-
-fn file_systems(start: &Start, image: Arc<Image>) -> Result<Arc<Vfs>, Failure> {
+fn file_systems(start: &Start, image: Arc<Image>) -> Result<Arc<Vfs>, Failed> {
     use rustix::fs::{Mode, OFlags, open};
     let scratch = open(SCRATCH, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| Failure::new(FailureStage::Jail, "the scratch directory", &error))?;
+        .map_err(|error| Failed::new(FailureStage::Jail, "the scratch directory", &error))?;
     let setup = Setup {
         image: Some(image),
         scratch,
@@ -164,11 +161,11 @@ fn file_systems(start: &Start, image: Arc<Image>) -> Result<Arc<Vfs>, Failure> {
         // Files in memory are the job's memory; the cgroup has the last word.
         memory_limit: start.memory_bytes,
     };
-    Vfs::new(setup).map_err(|error| Failure::new(FailureStage::Image, "the file systems", &error))
+    Vfs::new(setup).map_err(|error| Failed::new(FailureStage::Image, "the file systems", &error))
 }
 
-fn open_streams(vfs: &Vfs, streams: [OwnedFd; 3]) -> Result<[Arc<OpenFile>; 3], Failure> {
-    let failed = |error| Failure::new(FailureStage::Internal, "the job's streams", &error);
+fn open_streams(vfs: &Vfs, streams: [OwnedFd; 3]) -> Result<[Arc<OpenFile>; 3], Failed> {
+    let failed = |error| Failed::new(FailureStage::Internal, "the job's streams", &error);
     let [stdin, stdout, stderr] = streams;
     Ok([
         vfs.host_stream(stdin, true, false).map_err(failed)?,
@@ -177,7 +174,7 @@ fn open_streams(vfs: &Vfs, streams: [OwnedFd; 3]) -> Result<[Arc<OpenFile>; 3], 
     ])
 }
 
-fn spawn_timers(kernel: &Arc<Kernel>) -> Result<(), Failure> {
+fn spawn_timers(kernel: &Arc<Kernel>) -> Result<(), Failed> {
     /// Handlers of woken calls run on this thread.
     const STACK: usize = 512 << 10;
     let kernel = kernel.clone();
@@ -185,7 +182,7 @@ fn spawn_timers(kernel: &Arc<Kernel>) -> Result<(), Failure> {
         .name("timers".into())
         .stack_size(STACK)
         .spawn(move || kernel.timers.serve());
-    spawned.map(|_| ()).map_err(|error| Failure::new(FailureStage::Internal, "the timer thread", &error))
+    spawned.map(|_| ()).map_err(|error| Failed::new(FailureStage::Internal, "the timer thread", &error))
 }
 
 /// Tells the launcher about the end.
@@ -205,7 +202,7 @@ impl Observer for Report {
     }
 
     fn failed(&self, message: &str) {
-        self.launcher.fail(FailureStage::Internal, message);
+        self.launcher.fail(Failed::of(FailureStage::Internal, message));
     }
 }
 

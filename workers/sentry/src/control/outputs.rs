@@ -3,9 +3,8 @@
 use std::io::{self, Read, Write};
 
 use bulkhead_types::OutputSpec;
-use bulkhead_wire::{Collect, Frame, OutputStart, bounds};
+use bulkhead_wire::{Collect, Frame, Gone, Launcher, OutputStart, bounds};
 
-use super::launcher::{Gone, Launcher};
 use crate::fs::transfer::{Collected, Pattern, TransferError, collect, write_tar};
 use crate::vfs::Vfs;
 

@@ -14,6 +14,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bulkhead_wire::chain;
+
 use crate::devices::block::DiskKind;
 use crate::devices::vsock::Port;
 use crate::machine::{End, Machine, Parts, Shell, ShellConfig};
@@ -30,12 +32,6 @@ pub struct ByHandError(String);
 
 fn failed(what: &str) -> impl Fn(&dyn std::error::Error) -> ByHandError + '_ {
     move |error| ByHandError(format!("{what}: {}", chain(error)))
-}
-
-/// An error and its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 struct Options {

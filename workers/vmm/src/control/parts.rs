@@ -5,9 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bulkhead_jail::seccomp;
-use bulkhead_wire::{FailureStage, Start};
+use bulkhead_wire::{Failed, FailureStage, Start};
 
-use super::Failure;
 use super::agent::Agent;
 use super::relay::ports;
 use super::setup::Prepared;
@@ -26,9 +25,9 @@ pub(super) fn complete(
     prepared: Prepared,
     start: &Start,
     descriptors: Vec<OwnedFd>,
-) -> Result<(Machine, Agents), Failure> {
+) -> Result<(Machine, Agents), Failed> {
     let mut descriptors = descriptors.into_iter();
-    let missing = || Failure::of(FailureStage::Internal, "a descriptor of the job is missing");
+    let missing = || Failed::of(FailureStage::Internal, "a descriptor of the job is missing");
     let mut next = || descriptors.next().ok_or_else(missing);
     let mut disks = vec![(File::from(next()?), DiskKind::Image)];
     if start.image.private {
@@ -38,7 +37,7 @@ pub(super) fn complete(
     disks.push((prepared.scratch, DiskKind::Scratch));
     let to_device = prepared.agent_end.try_clone();
     let to_device = to_device
-        .map_err(|error| Failure::new(FailureStage::Internal, "the agent's control connection", &error))?;
+        .map_err(|error| Failed::new(FailureStage::Internal, "the agent's control connection", &error))?;
     let output = |number, fd| Port { number, from_host: None, to_host: Some(fd) };
     let parts = Parts {
         kernel: prepared.kernel,
@@ -61,7 +60,7 @@ pub(super) fn complete(
     };
     let software_kvm = prepared.shell.is_software_kvm();
     let machine = Machine::start(prepared.shell, parts)
-        .map_err(|error| Failure::new(FailureStage::Machine, "starting the virtual machine", &error))?;
+        .map_err(|error| Failed::new(FailureStage::Machine, "starting the virtual machine", &error))?;
     let agents = Agents { agent: prepared.agent, statistics: prepared.config.statistics, software_kvm };
     Ok((machine, agents))
 }

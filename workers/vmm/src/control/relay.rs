@@ -3,11 +3,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bulkhead_wire::{FailureStage, Frame, Start};
+use bulkhead_wire::{Failed, FailureStage, Frame, Launcher, Start, chain};
 
-use super::Failure;
 use super::agent::{Agent, AgentError};
-use super::launcher::Launcher;
 use super::order::{Phase, is_for_agent};
 use super::parts::Agents;
 use crate::machine::{End, Machine};
@@ -44,11 +42,11 @@ pub(super) fn run(
     machine: Arc<Machine>,
     agents: Agents,
     start: Start,
-) -> Result<(), Failure> {
+) -> Result<(), Failed> {
     let Agents { mut agent, statistics, software_kvm } = agents;
     let sender = agent
         .sender()
-        .map_err(|error| Failure::new(FailureStage::Internal, "the agent's control connection", &error))?;
+        .map_err(|error| Failed::new(FailureStage::Internal, "the agent's control connection", &error))?;
     let phase = match wait_ready(launcher, &machine, &mut agent, software_kvm)? {
         Some(phase) => phase,
         None => return Ok(()),
@@ -63,7 +61,7 @@ pub(super) fn run(
         .name("relay".into())
         .stack_size(RELAY_STACK_BYTES)
         .spawn(move || relay.run())
-        .map_err(|error| Failure::new(FailureStage::Internal, "a thread", &error))?;
+        .map_err(|error| Failed::new(FailureStage::Internal, "a thread", &error))?;
     to_agent(launcher, &machine, &sender)
 }
 
@@ -73,7 +71,7 @@ fn wait_ready(
     machine: &Machine,
     agent: &mut Agent,
     software_kvm: bool,
-) -> Result<Option<Phase>, Failure> {
+) -> Result<Option<Phase>, Failed> {
     let most = if software_kvm { READY_SOFTWARE } else { READY_HARDWARE };
     let power_on = Instant::now();
     let frame = loop {
@@ -84,16 +82,16 @@ fn wait_ready(
                 let (all, waited) = (power_on.elapsed(), machine.waited_for_host());
                 if all.saturating_sub(waited) >= most || all >= most * OVERLOADED {
                     let message = not_ready(all, waited);
-                    return Err(Failure::of(FailureStage::Machine, with_console(machine, &message)));
+                    return Err(Failed::of(FailureStage::Machine, with_console(machine, &message)));
                 }
             }
             Err(error) => return Err(lost(machine, &error)),
         }
     };
     let phase = Phase::Booting.after(&frame);
-    let phase = phase.map_err(|error| Failure::new(FailureStage::Machine, "the guest", &error))?;
+    let phase = phase.map_err(|error| Failed::new(FailureStage::Machine, "the guest", &error))?;
     if let Frame::Failed(failed) = frame {
-        return Err(Failure::of(failed.stage, failed.message));
+        return Err(Failed::of(failed.stage, failed.message));
     }
     machine.mark_ready();
     Ok(Some(phase))
@@ -109,10 +107,10 @@ fn not_ready(all: Duration, waited: Duration) -> String {
 }
 
 /// Passes the launcher's frames on; returns when it closes the connection.
-fn to_agent(launcher: &Launcher, machine: &Machine, agent: &Agent) -> Result<(), Failure> {
+fn to_agent(launcher: &Launcher, machine: &Machine, agent: &Agent) -> Result<(), Failed> {
     while let Ok(received) = launcher.receive() {
         if !is_for_agent(&received.frame) {
-            return Err(Failure::of(FailureStage::Internal, "the launcher sent a frame out of turn"));
+            return Err(Failed::unexpected());
         }
         match agent.send(&received.frame, launcher.as_fd()) {
             Ok(()) => {}
@@ -144,18 +142,18 @@ impl Relay {
             }
         };
         if let Some(failure) = failure {
-            self.launcher.fail(failure.stage, &failure.message);
+            self.launcher.fail(failure);
         }
         // A last word was said: nothing of the guest's is to be waited for.
         std::process::exit(1);
     }
 
-    fn step(&mut self) -> Result<Phase, Failure> {
+    fn step(&mut self) -> Result<Phase, Failed> {
         let frame = self.agent.receive(None, None).map_err(|error| lost(&self.machine, &error))?;
         self.phase = self
             .phase
             .after(&frame)
-            .map_err(|error| Failure::new(FailureStage::Machine, "the guest", &error))?;
+            .map_err(|error| Failed::new(FailureStage::Machine, "the guest", &error))?;
         if matches!(frame, Frame::Exited(_)) {
             // All of the job's output has to be with the launcher before it hears of the end.
             self.machine.outputs().wait_closed(&[ports::STDOUT, ports::STDERR]);
@@ -170,15 +168,15 @@ impl Relay {
 }
 
 /// The agent can't be heard any more: because its machine has ended, or by its own fault.
-fn lost(machine: &Machine, error: &AgentError) -> Failure {
+fn lost(machine: &Machine, error: &AgentError) -> Failed {
     let message = match machine.ended().wait(LAST_WORDS) {
         Some(End::Reset) if machine.console().contains("Kernel panic") => {
             "the guest's kernel panicked".to_owned()
         }
         Some(end) => end.to_string(),
-        None => format!("the guest's agent: {}", super::by_hand::chain(error)),
+        None => format!("the guest's agent: {}", chain(error)),
     };
-    Failure::of(FailureStage::Machine, with_console(machine, &message))
+    Failed::of(FailureStage::Machine, with_console(machine, &message))
 }
 
 fn with_console(machine: &Machine, message: &str) -> String {

@@ -7,12 +7,10 @@ use std::path::PathBuf;
 
 use bulkhead_jail::rlimit::Rlimits;
 use bulkhead_jail::{JailConfig, seccomp};
-use bulkhead_wire::{FailureStage, Frame, MachineConfig};
+use bulkhead_wire::{Failed, FailureStage, Frame, Launcher, MachineConfig};
 use rustix::fs::{Mode, OFlags};
 
-use super::Failure;
 use super::agent::Agent;
-use super::launcher::Launcher;
 use crate::arch::MOST_VCPUS;
 use crate::machine::{Shell, ShellConfig};
 use crate::software_kvm;
@@ -33,17 +31,17 @@ pub(super) struct Prepared {
 }
 
 /// Does everything up to "Ready".
-pub(super) fn enter(launcher: &Launcher) -> Result<Prepared, Failure> {
+pub(super) fn enter(launcher: &Launcher) -> Result<Prepared, Failed> {
     let received = launcher.receive()?;
     let Frame::Machine(config) = received.frame else {
-        return Err(Failure::of(FailureStage::Internal, "the first frame must be the machine"));
+        return Err(Failed::of(FailureStage::Internal, "the first frame must be the machine"));
     };
     let mut descriptors = received.descriptors.into_iter();
     let join: Vec<OwnedFd> = descriptors.by_ref().take(config.vmm_cgroups).collect();
     if join.len() != config.vmm_cgroups {
-        return Err(Failure::of(FailureStage::Jail, "control group descriptors are missing"));
+        return Err(Failed::of(FailureStage::Jail, "control group descriptors are missing"));
     }
-    let missing = || Failure::of(FailureStage::Internal, "KVM, the guest's kernel or its agent is missing");
+    let missing = || Failed::of(FailureStage::Internal, "KVM, the guest's kernel or its agent is missing");
     let kvm = descriptors.next().ok_or_else(missing)?;
     let kernel = File::from(descriptors.next().ok_or_else(missing)?);
     let initramfs = File::from(descriptors.next().ok_or_else(missing)?);
@@ -56,7 +54,7 @@ pub(super) fn enter(launcher: &Launcher) -> Result<Prepared, Failure> {
         scratch: Some(PathBuf::from(&config.scratch_directory)),
         rlimits: Rlimits::default(),
     };
-    bulkhead_jail::enter(jail).map_err(|error| Failure::new(FailureStage::Jail, "the jail", &error))?;
+    bulkhead_jail::enter(jail).map_err(|error| Failed::new(FailureStage::Jail, "the jail", &error))?;
     let most = if software { software_kvm::MOST_VCPUS } else { MOST_VCPUS };
     let shell = ShellConfig {
         vcpus: config.vcpus.min(most),
@@ -64,21 +62,21 @@ pub(super) fn enter(launcher: &Launcher) -> Result<Prepared, Failure> {
         software_kvm: software,
     };
     let shell = Shell::new(kvm, shell)
-        .map_err(|error| Failure::new(FailureStage::Machine, "the virtual machine", &error))?;
+        .map_err(|error| Failed::new(FailureStage::Machine, "the virtual machine", &error))?;
     let scratch = scratch(config.disk_bytes)?;
     let (agent, agent_end) = Agent::pair()
-        .map_err(|error| Failure::new(FailureStage::Internal, "the agent's control connection", &error))?;
+        .map_err(|error| Failed::new(FailureStage::Internal, "the agent's control connection", &error))?;
     seccomp::install(seccomp::Role::Vmm)
-        .map_err(|error| Failure::new(FailureStage::Jail, "system-call list", &error))?;
+        .map_err(|error| Failed::new(FailureStage::Jail, "system-call list", &error))?;
     Ok(Prepared { config, shell, kernel, initramfs, scratch, agent, agent_end })
 }
 
 /// The writable disk: sparse, and without a name, so that nothing of it outlives the process.
-fn scratch(bytes: u64) -> Result<File, Failure> {
+fn scratch(bytes: u64) -> Result<File, Failed> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let made = rustix::fs::open(SCRATCH, flags, Mode::RUSR | Mode::WUSR)
         .and_then(|fd| rustix::fs::ftruncate(&fd, bytes).map(|()| fd));
     made.map(File::from).map_err(|error| {
-        Failure::new(FailureStage::Machine, "the writable disk in the scratch directory", &error)
+        Failed::new(FailureStage::Machine, "the writable disk in the scratch directory", &error)
     })
 }
