@@ -8,7 +8,7 @@ use bulkhead_platform::{GuestThread, Registers};
 use super::block::Blocked;
 use super::process::Process;
 use super::scheduling::Scheduling;
-use super::signal::TaskSignals;
+use super::signal::{Info, SigSet, TaskSignals};
 use crate::memory::MemoryRef;
 use crate::sync::Mutex;
 use crate::vfs::{Credentials, FdTable, FsContext};
@@ -120,6 +120,19 @@ pub struct TaskParts {
 impl Task {
     /// sizeof(task_struct.comm): the name and its NUL.
     pub const NAME_LENGTH: usize = 16;
+
+    /// Takes a signal that is in `of`: one of its own first, then one of its process's. A timer's overruns are told from
+    /// then on as this delivery's (timer_getoverrun(2)).
+    pub fn take_signal(&self, of: SigSet) -> Option<Info> {
+        let own = self.signals.lock().pending.take(of);
+        let info = own.or_else(|| self.process.take_signal(of))?;
+        if let Some((timer, overrun)) = info.overrun()
+            && let Some(timer) = self.process.timers.lock().get_mut(timer)
+        {
+            timer.last_overrun = overrun;
+        }
+        Some(info)
+    }
 
     /// A task without a host thread.
     pub fn new(tid: Pid, process: Arc<Process>, parts: TaskParts) -> Arc<Self> {

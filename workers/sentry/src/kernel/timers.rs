@@ -358,19 +358,13 @@ fn expire(process: &Arc<Process>, id: i32, generation: u64) {
             timer.overrun = timer.overrun.saturating_add(missed);
             timer.alarm.clone().map(|alarm| (next, alarm))
         };
-        timer.last_overrun = std::mem::take(&mut timer.overrun);
-        ((timer.notify, timer.last_overrun), again)
+        ((timer.notify, std::mem::take(&mut timer.overrun)), again)
     };
     if let Some((next, alarm)) = again {
         kernel.timers.add(next, &alarm, 0);
     }
     let (notify, overrun) = notify;
-    if id >= 0
-        && let Some(total) = add_overrun(process, notify, id, overrun)
-    {
-        if let Some(timer) = process.timers.lock().get_mut(id) {
-            timer.last_overrun = total;
-        }
+    if id >= 0 && add_overrun(process, notify, id, overrun) {
         return;
     }
     let info = |signal, value| {
@@ -392,17 +386,17 @@ fn expire(process: &Arc<Process>, id: i32, generation: u64) {
     }
 }
 
-/// If the timer's last signal still waits, this expiry is an overrun of it: how many it has then.
-fn add_overrun(process: &Arc<Process>, notify: Notify, id: i32, missed: i32) -> Option<i32> {
+/// If the timer's last signal still waits, this expiry is an overrun of it; whether it does.
+fn add_overrun(process: &Arc<Process>, notify: Notify, id: i32, missed: i32) -> bool {
     let more = missed.saturating_add(1);
     match notify {
-        Notify::Nothing => None,
+        Notify::Nothing => false,
         Notify::Process(signal, _) => {
             process.with_pending(|signals| signals.pending.overrun(signal, id, more))
         }
         Notify::Thread(signal, _, tid) => {
-            let task = process.tasks().into_iter().find(|task| task.tid() == tid)?;
-            task.signals.lock().pending.overrun(signal, id, more)
+            let task = process.tasks().into_iter().find(|task| task.tid() == tid);
+            task.is_some_and(|task| task.signals.lock().pending.overrun(signal, id, more))
         }
     }
 }

@@ -152,11 +152,7 @@ fn sys_rt_sigtimedwait(cx: &mut Ctx<'_>, args: &Args) -> SysResult {
     let set = SigSet(cx.memory.read_value::<u64>(args.u64(0))?).blockable();
     // From here on such signals wake the call although they are blocked.
     cx.task.signals.lock().awaited = set;
-    let taken = {
-        let own = cx.task.signals.lock().pending.take(set);
-        own.or_else(|| cx.task.process.take_signal(set))
-    };
-    if let Some(info) = taken {
+    if let Some(info) = cx.task.take_signal(set) {
         cx.task.signals.lock().awaited = SigSet::default();
         if args.u64(1) != 0 {
             cx.memory.write(args.u64(1), info.bytes())?;

@@ -83,15 +83,8 @@ pub fn settle(task: &Arc<Task>) -> Settled {
 }
 
 fn take(task: &Arc<Task>) -> Option<Info> {
-    let unblocked = {
-        let mut signals = task.signals.lock();
-        let unblocked = SigSet(!signals.mask.0);
-        if let Some(info) = signals.pending.take(unblocked) {
-            return Some(info);
-        }
-        unblocked
-    };
-    task.process.take_signal(unblocked)
+    let unblocked = SigSet(!task.signals.lock().mask.0);
+    task.take_signal(unblocked)
 }
 
 /// What a call that waited and now meets a handler comes to: made again, or EINTR.

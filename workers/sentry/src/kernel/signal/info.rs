@@ -72,11 +72,15 @@ impl Info {
         info
     }
 
-    /// Adds to the overrun of a timer's signal; answers the sum.
-    pub fn add_overrun(&mut self, more: i32) -> i32 {
+    /// Adds to the overrun of a timer's signal.
+    pub fn add_overrun(&mut self, more: i32) {
         let total = self.int(20).saturating_add(more);
         self.put(20, &total.to_ne_bytes());
-        total
+    }
+
+    /// The timer whose expiry this tells, and how many it missed.
+    pub fn overrun(&self) -> Option<(i32, i32)> {
+        (self.code() == code::SI_TIMER).then(|| (self.pid(), self.int(20)))
     }
 
     /// What a guest gave to rt_sigqueueinfo; the number is set by the kernel.

@@ -32,13 +32,12 @@ impl Pending {
         Ok(())
     }
 
-    /// Counts `more` expiries on the signal of a timer that waits; answers how many it has missed then. None if
-    /// no signal of that timer waits.
-    pub fn overrun(&mut self, signal: Signal, timer: i32, more: i32) -> Option<i32> {
+    /// Counts `more` expiries on the signal of a timer that waits; whether one does.
+    pub fn overrun(&mut self, signal: Signal, timer: i32, more: i32) -> bool {
         let own = |info: &&mut Info| {
-            info.signal == signal && info.code() == super::code::SI_TIMER && info.pid() == timer
+            info.signal == signal && info.overrun().is_some_and(|(waiting, _)| waiting == timer)
         };
-        self.queue.iter_mut().find(own).map(|info| info.add_overrun(more))
+        self.queue.iter_mut().find(own).map(|info| info.add_overrun(more)).is_some()
     }
 
     /// The signals that wait.

@@ -46,8 +46,7 @@ fn asker(maker: &Weak<Process>) -> Option<Arc<Task>> {
 impl SignalFd {
     fn take(&self, task: &Task) -> Option<Info> {
         let mask = *self.mask.lock();
-        let own = task.signals.lock().pending.take(mask);
-        own.or_else(|| task.process.take_signal(mask))
+        task.take_signal(mask)
     }
 
     fn is_pending(&self, task: &Task) -> bool {
