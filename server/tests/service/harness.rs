@@ -12,7 +12,9 @@ use bulkhead_proto::v1::job_service_client::JobServiceClient;
 use bulkhead_proto::v1::job_spec::Image;
 use bulkhead_proto::v1::node_service_client::NodeServiceClient;
 use bulkhead_proto::v1::tenant_service_client::TenantServiceClient;
-use bulkhead_proto::v1::{CreateJobRequest, CreateTenantRequest, Job, JobSpec, State, WaitJobRequest};
+use bulkhead_proto::v1::{
+    CreateJobRequest, CreateTenantRequest, GetJobRequest, Job, JobSpec, State, WaitJobRequest,
+};
 use bulkhead_scheduler::SchedulerConfig;
 use bulkhead_server::auth::{Expected, Scope, TokenRequest};
 use bulkhead_server::{PlaceLimits, Server, ServerConfig, issue_token};
@@ -94,6 +96,16 @@ impl Client {
         change(&mut spec);
         let request = CreateJobRequest { parent: self.parent(), spec: Some(spec), request_id: String::new() };
         Ok(self.jobs().create_job(request).await?.into_inner())
+    }
+
+    /// Waits until the service has stored that the job runs: what a node says of it is stored a moment later.
+    pub(crate) async fn runs(&self, name: &str) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let request = GetJobRequest { name: name.into() };
+        while self.jobs().get_job(request.clone()).await.expect("gets").get_ref().state() != State::Running {
+            assert!(tokio::time::Instant::now() < deadline, "{name} does not run");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits until the job has ended.

@@ -68,6 +68,7 @@ async fn what_is_stored_is_told_and_then_the_watch_ends() {
         node.output(&id, 1, index as i64 * 50_000, chunk).await;
     }
     node.durable(1, 200_000).await;
+    acme.runs(&job.name).await;
     // The job goes on, the watch does not.
     let seen = all(watch(&acme, request()).await).await;
     assert_eq!(bytes(&seen, 1, Stream::Stdout, 0), stdout);
