@@ -28,6 +28,13 @@ impl Backends {
         self
     }
 
+    /// Gives up what is held ready for jobs.
+    pub(crate) fn close(&self) {
+        for backend in &self.offered {
+            backend.close();
+        }
+    }
+
     /// The kind with this name.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ const MAX_SANDBOXES: u64 = 1024;
 const DISK_RESERVE_PERCENT: u64 = 10;
 /// The least memory that the host keeps, in bytes.
 const MIN_RESERVE_BYTES: u64 = 512 << 20;
+/// Less available memory than this is short, in bytes.
+const SHORT_BYTES: u64 = 256 << 20;
 /// The share of memory that the host keeps, in percent, when the operator does not say how much.
 const RESERVE_PERCENT: u64 = 10;
 
@@ -38,6 +40,11 @@ pub fn measure(config: &WorkerConfig) -> Result<NodeCapacity, DaemonError> {
 
 fn default_reserve(total: u64) -> u64 {
     (total / 100 * RESERVE_PERCENT).max(MIN_RESERVE_BYTES)
+}
+
+/// Whether the host needs every byte: then nothing may be held for later.
+pub fn memory_is_short() -> bool {
+    memory_available() < SHORT_BYTES
 }
 
 /// Memory that could be had now, in bytes; 0 if the kernel does not say.

@@ -28,7 +28,7 @@ mod spool;
 mod worker;
 
 pub use backends::Backends;
-pub use capacity::measure;
+pub use capacity::{measure, memory_is_short};
 pub use config::{DaemonError, WorkerConfig};
 pub use name::BadName;
 pub use worker::Worker;

@@ -241,6 +241,9 @@ impl Worker {
     async fn drain(&self) {
         tracing::info!("draining");
         self.node.draining.send_replace(true);
+        let node = Arc::clone(&self.node);
+        // Blocks for some milliseconds. A panic in it has been told by the panic's own hook.
+        let _ = tokio::task::spawn_blocking(move || node.backends.close()).await;
         if tokio::time::timeout(self.drain_timeout, self.node.idle()).await.is_err() {
             tracing::info!("the drain time is over: ending what still runs");
             self.node.stop_running(&Stop::Drained);

@@ -44,14 +44,26 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`SandboxError`] names the limit or the step that can't be had; nothing is left behind.
     fn create(&self, request: &CreateRequest) -> Result<Box<dyn Sandbox>, SandboxError>;
+
+    /// Makes a sandbox before it is known what for; [`Sandbox::limit`] gives it its job's limits. None if this kind needs
+    /// them from its first instruction.
+    ///
+    /// # Errors
+    /// As [`Backend::create`].
+    fn create_ahead(&self) -> Option<Result<Box<dyn Sandbox>, SandboxError>> {
+        None
+    }
+
+    /// Gives up everything that is held ready for later, and holds no more; what has been created is not touched.
+    fn close(&self) {}
 }
 
-/// What a sandbox is made with; its limits are fixed from its first instruction.
+/// What a sandbox is made with.
 #[derive(Debug, Clone)]
 pub struct CreateRequest {
-    /// Never used before.
+    /// Never used before. One that was made ahead has another.
     pub id: SandboxId,
-    /// All enforced.
+    /// All enforced, from the job's first instruction to its last.
     pub limits: Limits,
 }
 
@@ -59,6 +71,15 @@ pub struct CreateRequest {
 pub trait Sandbox: Send {
     /// The id.
     fn id(&self) -> SandboxId;
+
+    /// Sets other limits than it was made with. Before `run`.
+    ///
+    /// # Errors
+    /// [`SandboxError::Limit`]: which one can't be enforced. The job must not run then.
+    fn limit(&mut self, limits: &Limits) -> Result<(), SandboxError>;
+
+    /// Whether it can still run a job: a sandbox that waits may die.
+    fn is_alive(&self) -> bool;
 
     /// A handle that can stop the job from another thread.
     fn controller(&self) -> Arc<dyn Controller>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bulkhead_jail::cgroup::{self, Hierarchy};
 use bulkhead_jail::uid::UidRange;
-use bulkhead_types::SandboxOverhead;
+use bulkhead_types::{Limits, SandboxId, SandboxOverhead};
 use bulkhead_wire::{Config, Frame};
 
 use crate::launch::{Kind, Launcher, Parts, Places, limit_error};
@@ -73,6 +73,10 @@ pub struct SentryBackend {
 /// when the sentry writes them, gives way at the limit.
 const RESERVE_BYTES: u64 = 64 << 20;
 
+/// What a sandbox that was made ahead may hold beside the reserve, in bytes, until it gets its job's limit: what its stubs and
+/// its kernel memory take, with room.
+const AHEAD_MEMORY_BYTES: u64 = 16 << 20;
+
 const KIND: Kind = Kind {
     name: "sentry",
     program: PROGRAM_NAME,
@@ -136,5 +140,11 @@ impl Backend for SentryBackend {
 
     fn create(&self, request: &CreateRequest) -> Result<Box<dyn Sandbox>, SandboxError> {
         self.launcher.start(request, |parts| self.config(parts))
+    }
+
+    fn create_ahead(&self) -> Option<Result<Box<dyn Sandbox>, SandboxError>> {
+        // A sentry hears of its job's limits when it hears of the job.
+        let limits = Limits { memory_bytes: AHEAD_MEMORY_BYTES, ..Limits::default() };
+        Some(self.create(&CreateRequest { id: SandboxId::generate(), limits }))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_daemon::{Backends, Worker, WorkerConfig};
+use bulkhead_pool::{Pool, PoolOptions};
 use bulkhead_sandbox::{
     MicrovmBackend, MicrovmOptions, SentryBackend, SentryOptions, chain, leftovers, microvm,
 };
@@ -19,6 +20,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A dead connection is noticed within these, long before a lease ends.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
+
+/// Most warm sandboxes: what they hold comes from the memory that the host keeps, of which they may fill a half.
+const MOST_WARM: u16 = 64;
 
 /// Run jobs for a server: half of what `serve` runs, or another machine's
 #[derive(Debug, clap::Args)]
@@ -53,6 +57,9 @@ pub(super) struct WorkerOptions {
     /// Memory that the host keeps [default: a tenth, at least 512M]
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     memory_reserve: Option<u64>,
+    /// Most sandboxes that are made before their jobs come, about 4M of memory each [default: two per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=i64::from(MOST_WARM)))]
+    warm: Option<u16>,
     /// How long running jobs may go on when the worker stops; then they get SIGTERM and their grace period
     #[arg(long, value_name = "TIME", value_parser = units::time, default_value = "10s")]
     drain: u64,
@@ -69,10 +76,21 @@ impl WorkerOptions {
         if let Some(reserve) = self.memory_reserve {
             arguments.extend(["--memory-reserve".into(), reserve.to_string().into()]);
         }
+        if let Some(warm) = self.warm {
+            arguments.extend(["--warm".into(), warm.to_string().into()]);
+        }
         if let Some(directory) = &self.guest_dir {
             arguments.extend(["--guest-dir".into(), directory.into()]);
         }
         arguments
+    }
+
+    fn pool(&self) -> PoolOptions {
+        let per_core = || std::thread::available_parallelism().map_or(2, |cores| 2 * cores.get());
+        PoolOptions {
+            most: self.warm.map_or_else(per_core, usize::from).min(MOST_WARM.into()),
+            memory_is_short: Box::new(bulkhead_daemon::memory_is_short),
+        }
     }
 
     /// How long a draining worker may take, from the signal to its end.
@@ -140,7 +158,9 @@ fn backends(args: &WorkerArgs) -> Result<Backends, Failure> {
         .map_err(|e| Failure::of("this host can't run sandboxes", &e).hint("see `bulkhead doctor`"))?;
     let guest = args.options.guest_dir.as_deref();
     let options = MicrovmOptions::beside_current_executable(&args.data_dir, guest).map_err(no_path)?;
-    let backends = Backends::default().with(Arc::new(sentry));
+    let warm = Pool::new(Arc::new(sentry), args.options.pool())
+        .map_err(|e| Failure::of("no thread for the pool of sandboxes", &e))?;
+    let backends = Backends::default().with(Arc::new(warm));
     Ok(match MicrovmBackend::new(options) {
         Ok(microvm) => backends.with(Arc::new(microvm)),
         Err(error) => {

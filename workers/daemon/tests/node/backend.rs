@@ -12,7 +12,7 @@ use bulkhead_sandbox::{
     Backend, CollectedOutput, Controller, CreateRequest, Events, Finished, Input, Job, Progress, Sandbox,
     SandboxError,
 };
-use bulkhead_types::{AttemptState, OutputSpec, SandboxId, SandboxOverhead, Termination, Usage};
+use bulkhead_types::{AttemptState, Limits, OutputSpec, SandboxId, SandboxOverhead, Termination, Usage};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 #[derive(Default)]
@@ -86,6 +86,14 @@ impl Controller for Control {
 impl Sandbox for Process {
     fn id(&self) -> SandboxId {
         self.id
+    }
+
+    fn limit(&mut self, _: &Limits) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    fn is_alive(&self) -> bool {
+        true
     }
 
     fn controller(&self) -> Arc<dyn Controller> {

@@ -64,6 +64,17 @@ impl SandboxGroups {
         Ok(groups)
     }
 
+    /// Sets every limit anew.
+    ///
+    /// # Errors
+    /// Names the file whose limit could not be set; the job must not start then.
+    pub fn set_limits(&self, limits: &GroupLimits) -> Result<(), CgroupError> {
+        match self.hierarchy.layout() {
+            Layout::V1(root) => root.set_limits(&self.id, limits),
+            Layout::V2(root) => root.set_limits(&self.id, limits),
+        }
+    }
+
     /// Groups that an earlier life left: to be killed and removed.
     ///
     /// # Errors

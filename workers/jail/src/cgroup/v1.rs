@@ -50,27 +50,28 @@ impl Root {
     }
 
     pub(super) fn create(&self, id: &str, limits: &GroupLimits) -> Result<(), CgroupError> {
-        let memory = self.group(Controller::Memory, id)?;
-        files::make(&memory)?;
-        set_memory(&memory, limits.total_memory())?;
-        files::make(&memory.join("sentry"))?;
-        files::make(&memory.join("job"))?;
-        set_memory(&memory.join("job"), limits.memory_bytes)?;
-
+        for controller in [Controller::Memory, Controller::Pids] {
+            let group = self.group(controller, id)?;
+            files::make(&group)?;
+            files::make(&group.join("sentry"))?;
+            files::make(&group.join("job"))?;
+        }
         let cpu = self.group(Controller::Cpu, id)?;
         files::make(&cpu)?;
         files::set(&cpu, "cpu.cfs_period_us", PERIOD_US)?;
-        files::set(&cpu, "cpu.cfs_quota_us", limits.cpu_quota_us())?;
         files::make(&self.group(Controller::CpuAcct, id)?)?;
+        files::make(&self.group(Controller::Freezer, id)?)?;
+        self.set_limits(id, limits)
+    }
 
+    pub(super) fn set_limits(&self, id: &str, limits: &GroupLimits) -> Result<(), CgroupError> {
+        let memory = self.group(Controller::Memory, id)?;
+        set_memory(&memory, limits.total_memory())?;
+        set_memory(&memory.join("job"), limits.memory_bytes)?;
+        files::set(&self.group(Controller::Cpu, id)?, "cpu.cfs_quota_us", limits.cpu_quota_us())?;
         let pids = self.group(Controller::Pids, id)?;
-        files::make(&pids)?;
-        files::make(&pids.join("sentry"))?;
         files::set(&pids.join("sentry"), "pids.max", limits.sentry_tasks)?;
-        files::make(&pids.join("job"))?;
-        files::set(&pids.join("job"), "pids.max", limits.job_tasks)?;
-
-        files::make(&self.group(Controller::Freezer, id)?)
+        files::set(&pids.join("job"), "pids.max", limits.job_tasks)
     }
 
     pub(super) fn join_sentry(&self, id: &str) -> Result<Vec<OwnedFd>, CgroupError> {
@@ -152,12 +153,20 @@ fn make_below(mount: &Mount, name: &str) -> Result<PathBuf, CgroupError> {
 }
 
 fn set_memory(group: &Path, bytes: u64) -> Result<(), CgroupError> {
-    files::set(group, "memory.limit_in_bytes", bytes)?;
     // Memory and swap together; absent where swap accounting is off, and then nothing of the group may be swapped.
-    match files::set(group, "memory.memsw.limit_in_bytes", bytes) {
+    let with_swap = || match files::set(group, "memory.memsw.limit_in_bytes", bytes) {
         Err(CgroupError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             files::set(group, "memory.swappiness", 0)
         }
         other => other,
+    };
+    match files::set(group, "memory.limit_in_bytes", bytes) {
+        // It may not be above the sum with swap: a limit that is raised raises that first.
+        Err(CgroupError::File { source, .. }) if source.kind() == std::io::ErrorKind::InvalidInput => {
+            with_swap()?;
+            files::set(group, "memory.limit_in_bytes", bytes)
+        }
+        Err(error) => Err(error),
+        Ok(()) => with_swap(),
     }
 }

@@ -56,14 +56,19 @@ impl Root {
 
     pub(super) fn create(&self, id: &str, limits: &GroupLimits) -> Result<(), CgroupError> {
         let group = self.group(id);
-        let (sentry, job) = (group.join("sentry"), group.join("job"));
         files::make(&group)?;
+        files::set(&group, "cgroup.subtree_control", "+memory +pids")?;
+        files::make(&group.join("sentry"))?;
+        files::make(&group.join("job"))?;
+        self.set_limits(id, limits)
+    }
+
+    pub(super) fn set_limits(&self, id: &str, limits: &GroupLimits) -> Result<(), CgroupError> {
+        let group = self.group(id);
         set_memory(&group, limits.total_memory())?;
         files::set(&group, "cpu.max", format_args!("{} {PERIOD_US}", limits.cpu_quota_us()))?;
-        files::set(&group, "cgroup.subtree_control", "+memory +pids")?;
-        files::make(&sentry)?;
-        files::set(&sentry, "pids.max", limits.sentry_tasks)?;
-        files::make(&job)?;
+        files::set(&group.join("sentry"), "pids.max", limits.sentry_tasks)?;
+        let job = group.join("job");
         set_memory(&job, limits.memory_bytes)?;
         files::set(&job, "pids.max", limits.job_tasks)
     }
@@ -175,6 +180,7 @@ mod tests {
     fn a_limit_that_is_not_there_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().expect("temporary directory");
         fs::create_dir(dir.path().join("sb")).expect("directory");
+        fs::write(dir.path().join("sb/cgroup.subtree_control"), "").expect("file");
         let root = Root { dir: dir.path().to_path_buf() };
         let limits =
             GroupLimits { memory_bytes: 1, reserve_bytes: 0, cpu_milli: 1, job_tasks: 1, sentry_tasks: 1 };

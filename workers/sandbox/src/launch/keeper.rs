@@ -163,6 +163,11 @@ impl Keeper {
         self.lock().overdue
     }
 
+    /// Whether it is known to have ended.
+    pub(super) fn ended(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
     /// Waits until it has ended and was reaped, at most for `timeout`. Looks for itself: word from the keeper's thread would
     /// come a wake-up later.
     pub(super) fn wait(&self, timeout: Duration) -> Option<Ended> {

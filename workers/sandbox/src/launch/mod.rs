@@ -244,6 +244,16 @@ impl Sandbox for Launched {
         self.id
     }
 
+    fn limit(&mut self, limits: &Limits) -> Result<(), SandboxError> {
+        self.parts.limit(&self.kind, limits)?;
+        self.limits = *limits;
+        Ok(())
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.keeper.ended()
+    }
+
     fn controller(&self) -> Arc<dyn Controller> {
         Arc::clone(&self.shared) as Arc<dyn Controller>
     }

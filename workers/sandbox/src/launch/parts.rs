@@ -96,6 +96,11 @@ impl Parts {
         Ok(())
     }
 
+    /// Sets all limits anew.
+    pub(super) fn limit(&self, kind: &Kind, limits: &Limits) -> Result<(), SandboxError> {
+        self.groups()?.set_limits(&group_limits(limits, kind)).map_err(limit_error)
+    }
+
     pub(crate) fn groups(&self) -> Result<&SandboxGroups, SandboxError> {
         self.groups.as_ref().ok_or_else(|| SandboxError::Died("its control groups are gone".to_owned()))
     }
