@@ -5,6 +5,8 @@ const FEATURES: u32 = 1;
 const CACHES: u32 = 4;
 const TOPOLOGY: u32 = 0xb;
 const TOPOLOGY_V2: u32 = 0x1f;
+/// KVM's own features.
+const PARAVIRTUAL: u32 = 0x4000_0001;
 /// Leaf 1, ECX.
 const TSC_DEADLINE: u32 = 1 << 24;
 const HYPERVISOR: u32 = 1 << 31;
@@ -29,6 +31,13 @@ pub fn supported(kvm: &Kvm) -> Result<CpuId, kvm_ioctls::Error> {
         }
     }
     Ok(cpuid)
+}
+
+/// Takes some of KVM's own features away (leaf 0x40000001, EAX).
+pub fn without_paravirtual(cpuid: &mut CpuId, features: u32) {
+    for entry in cpuid.as_mut_slice().iter_mut().filter(|entry| entry.function == PARAVIRTUAL) {
+        entry.eax &= !features;
+    }
 }
 
 /// The same for one of `count` processors: its APIC id, and one package with a core for each.

@@ -5,9 +5,10 @@
 //!              [--append WORDS] [--input PORT] [--output PORT] [--seconds N] [--profile FILE]
 //! ```
 //! The console goes to standard error; `--input` lets the guest read standard input from that vsock port of context 2,
-//! `--output` lets it write standard output. Ends with the guest, or after the given seconds (60), and prints statistics
-//! as JSON to standard error. `--profile` notes the guest's address each millisecond, one a line: resolved with the kernel's
-//! System.map it shows where a boot's instructions go.
+//! `--output` lets it write standard output; both may name the same one. Ends with the guest, or after the given seconds (60), and prints statistics
+//! as JSON to standard error. `--profile` notes the guest's address each millisecond, one a line, and behind it
+//! what on the stack may be addresses of callers: resolved with the kernel's System.map it shows where a boot's
+//! instructions go.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -58,7 +59,9 @@ pub fn run(arguments: &[String]) -> Result<i32, ByHandError> {
     machine.stop().map_err(|error| failed("machine")(&error))?;
     eprintln!("\n{}\n{report}", end.as_ref().map_or("its time is over".to_owned(), End::to_string));
     if let (Some(samples), Some(path)) = (samples, profile) {
-        let lines: String = samples.take().iter().map(|address| format!("{address:x}\n")).collect();
+        let hexadecimal = |address: &u64| format!("{address:x}");
+        let line = |sample: &Vec<u64>| sample.iter().map(hexadecimal).collect::<Vec<_>>().join(" ") + "\n";
+        let lines: String = samples.take().iter().map(line).collect();
         std::fs::write(&path, lines).map_err(|error| failed("profile")(&error))?;
     }
     for (number, why) in machine.broken_devices() {
@@ -119,16 +122,14 @@ fn parse(arguments: &[String]) -> Result<Options, ByHandError> {
                 profile = Some(path.to_owned());
                 parts.samples = Some(Samples::default());
             }
-            "--input" => parts.ports.push(Port {
-                number: u32::try_from(number()?).map_err(|_| usage())?,
-                from_host: Some(duplicate(std::io::stdin())?),
-                to_host: None,
-            }),
-            "--output" => parts.ports.push(Port {
-                number: u32::try_from(number()?).map_err(|_| usage())?,
-                from_host: None,
-                to_host: Some(duplicate(std::io::stdout())?),
-            }),
+            "--input" => {
+                let number = u32::try_from(number()?).map_err(|_| usage())?;
+                port(&mut parts.ports, number).from_host = Some(duplicate(std::io::stdin())?);
+            }
+            "--output" => {
+                let number = u32::try_from(number()?).map_err(|_| usage())?;
+                port(&mut parts.ports, number).to_host = Some(duplicate(std::io::stdout())?);
+            }
             _ => return Err(usage()),
         }
     }
@@ -136,6 +137,15 @@ fn parse(arguments: &[String]) -> Result<Options, ByHandError> {
     let memory_bytes = mebibytes.saturating_mul(1 << 20);
     let config = ShellConfig { vcpus, memory_bytes, software_kvm: software_kvm::detected() };
     Ok(Options { parts, config, limit: Duration::from_secs(seconds), profile })
+}
+
+/// The port of this number; one that is named twice goes both ways.
+fn port(ports: &mut Vec<Port>, number: u32) -> &mut Port {
+    let at = ports.iter().position(|port| port.number == number).unwrap_or_else(|| {
+        ports.push(Port { number, from_host: None, to_host: None });
+        ports.len() - 1
+    });
+    &mut ports[at]
 }
 
 fn open(path: &Path, write: bool) -> Result<File, ByHandError> {

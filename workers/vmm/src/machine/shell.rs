@@ -92,7 +92,10 @@ impl Shell {
             unsafe { vm.set_user_memory_region(region) }.map_err(kvm("map guest memory"))?;
         }
         let software_kvm = config.software_kvm.then(|| SoftwareKvm::new(&vm)).transpose()?;
-        let supported = cpuid::supported(&kvm_fd).map_err(kvm("list the processor's features"))?;
+        let mut supported = cpuid::supported(&kvm_fd).map_err(kvm("list the processor's features"))?;
+        if software_kvm.is_some() {
+            cpuid::without_paravirtual(&mut supported, crate::software_kvm::HYPERCALLS);
+        }
         let mut vcpus = Vec::new();
         for id in 0..config.vcpus {
             let vcpu = vm.create_vcpu(u64::from(id)).map_err(kvm("create a processor"))?;

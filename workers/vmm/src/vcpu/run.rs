@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_CRASH};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::Kicker;
 use crate::devices::{Access, Bus};
@@ -28,23 +29,47 @@ pub struct ExitContext {
     pub samples: Option<Samples>,
 }
 
-/// Addresses that the guest was at: a profile. Where KVM emulates, one of instruction counts.
+/// Where the guest was at each kick: a profile. Where KVM emulates, one of instruction counts.
 #[derive(Debug, Clone, Default)]
-pub struct Samples(Arc<Mutex<Vec<u64>>>);
+pub struct Samples(Arc<Mutex<Vec<Sample>>>);
+
+/// The address that the guest was at, then what on its kernel's stack may be a caller's, the innermost first.
+pub(crate) type Sample = Vec<u64>;
 
 impl Samples {
     /// The most that are kept: four minutes of one a millisecond.
     const MOST: usize = 240_000;
+    /// The words of a stack that are looked at, and the most that are kept of them.
+    const STACK_WORDS: u64 = 512;
+    const MOST_CALLERS: usize = 40;
+    /// Linux's stacks are as large, and begin at a multiple of it.
+    const STACK_BYTES: u64 = 16 << 10;
+    /// Where the kernel's code and data are.
+    const KERNEL: u64 = 0xffff_ffff_8000_0000;
 
-    fn push(&self, address: u64) {
+    /// Notes where a processor is.
+    fn note(&self, vcpu: &VcpuFd, memory: &Memory) {
+        let Ok(registers) = vcpu.get_regs() else { return };
+        let mut sample = vec![registers.rip];
+        if registers.rip >= Self::KERNEL {
+            sample.extend(Self::callers(vcpu, memory, registers.rsp).into_iter().take(Self::MOST_CALLERS));
+        }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < Self::MOST {
-            kept.push(address);
+            kept.push(sample);
         }
     }
 
+    /// A kernel's stack is contiguous memory: one translation is enough for all of it.
+    fn callers(vcpu: &VcpuFd, memory: &Memory, stack: u64) -> Vec<u64> {
+        let Ok(at) = vcpu.translate_gva(stack) else { return Vec::new() };
+        let words = ((Self::STACK_BYTES - stack % Self::STACK_BYTES) / 8).min(Self::STACK_WORDS);
+        let read = |word: u64| memory.read_obj::<u64>(GuestAddress(at.physical_address + word * 8)).ok();
+        (0..words).map_while(read).filter(|word| *word >= Self::KERNEL).collect()
+    }
+
     /// All so far, and forgets them.
-    pub fn take(&self) -> Vec<u64> {
+    pub(crate) fn take(&self) -> Vec<Sample> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -147,10 +172,8 @@ impl Vcpu {
     /// A kick that was not for the end: the next one sets the flag anew, and `stop` is looked at before the guest is entered.
     fn interrupted(&mut self, context: &ExitContext) {
         self.fd.set_kvm_immediate_exit(0);
-        if let Some(samples) = &context.samples
-            && let Ok(registers) = self.fd.get_regs()
-        {
-            samples.push(registers.rip);
+        if let Some(samples) = &context.samples {
+            samples.note(&self.fd, &context.memory);
         }
     }
 
