@@ -1,9 +1,10 @@
-//! The project's own commands: setup, image, demo, test, corpus, bench. Run as `cargo xtask COMMAND`.
+//! The project's own commands: setup, image, demo, test, corpus, fuzz, bench. Run as `cargo xtask COMMAND`.
 
 mod bench;
 mod build;
 mod corpus;
 mod demo;
+mod fuzz;
 mod guest;
 mod image;
 mod packages;
@@ -38,6 +39,8 @@ enum Command {
     Test(tests::Arguments),
     /// Runs real programs on the host's kernel and in a sentry, and compares.
     Corpus(corpus::Arguments),
+    /// Makes random system calls in a sentry, by many processes, and looks for panics, hangs and leaks.
+    Fuzz(fuzz::Arguments),
     /// Measures the product beside its peers.
     Bench(bench::Arguments),
 }
@@ -50,6 +53,7 @@ fn main() -> Result<()> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => tests::run(&arguments),
         Command::Corpus(arguments) => corpus::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }
