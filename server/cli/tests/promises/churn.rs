@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bulkhead_client::v1;
 
 use super::support::{
-    PATIENCE, Service, Tenant, alone, children, command_of, descriptors, kill, milliseconds, shell, skipped,
+    PATIENCE, Service, Tenant, alone, children, command_of, descriptors, eventually, kill, milliseconds,
+    shell, skipped,
 };
 
 /// Jobs of the round that everything is compared with.
@@ -25,6 +26,8 @@ const PAUSE_WHEN_LATE: u64 = 40;
 const JOBS_FOR_A_KILL: usize = 4;
 /// How long what ends by itself may take before it counts as left.
 const SETTLE: Duration = Duration::from_secs(30);
+/// Warm sandboxes of a service without jobs.
+const AT_REST: usize = 2;
 /// Connections to the database that the service may have at once.
 const CONNECTIONS: usize = 40;
 
@@ -235,6 +238,8 @@ fn three_hundred_jobs_and_random_kills_leave_what_twenty_leave() {
 
 /// The counts once they stay the same, or once they are as expected.
 fn settled(service: &Service, expected: Option<&Counts>) -> Counts {
+    // What was held ready for the jobs that were wanted at once is given up some seconds after them.
+    eventually("the pool rests", || service.sentries().len() == AT_REST);
     let deadline = Instant::now() + SETTLE;
     let mut last = Counts::new();
     let mut same = 0;

@@ -59,7 +59,7 @@ fn jobs_of_a_killed_worker_are_tried_again_or_lost() {
         return;
     }
     let _host = beside_others();
-    let service = Service::start();
+    let service = Service::start_without_pool();
     let tenant = service.tenant("acme");
     let jobs = running(&tenant, 4);
     let for_once = tenant.submit(once(shell("echo begin; sleep 4; echo end")));
@@ -87,7 +87,7 @@ fn a_killed_sentry_takes_down_its_own_job_only() {
         return;
     }
     let _host = beside_others();
-    let service = Service::start();
+    let service = Service::start_without_pool();
     let tenant = service.tenant("acme");
     let jobs = running(&tenant, 3);
     let worker = service.worker_pid();

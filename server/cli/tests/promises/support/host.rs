@@ -45,7 +45,10 @@ pub(crate) fn descriptors(pid: i32) -> std::collections::BTreeMap<String, usize>
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return counts };
     for target in entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()) {
         let text = target.display().to_string();
-        let kind = text.split(":[").next().unwrap_or(&text).to_owned();
+        let kind = text.split(":[").next().unwrap_or(&text);
+        // A sandbox's control groups have its id in their names.
+        let plain = |part: &&str| uuid::Uuid::try_parse(part).is_err();
+        let kind = kind.split('/').filter(plain).collect::<Vec<_>>().join("/");
         *counts.entry(kind).or_insert(0) += 1;
     }
     counts

@@ -21,11 +21,20 @@ pub(crate) struct Service {
 impl Service {
     /// Starts a service that has the image `tiny`, and `demo` where the tests have it.
     pub(crate) fn start() -> Self {
-        Self::start_with_guest(None)
+        Self::begin(None, false)
+    }
+
+    /// Starts one that holds no sandboxes ready: each that it has runs a job.
+    pub(crate) fn start_without_pool() -> Self {
+        Self::begin(None, true)
     }
 
     /// Starts one whose node finds the guest of virtual machines there.
     pub(crate) fn start_with_guest(guest: Option<&Path>) -> Self {
+        Self::begin(guest, false)
+    }
+
+    fn begin(guest: Option<&Path>, without_pool: bool) -> Self {
         // Not in a temporary directory of the user's: PostgreSQL runs as another one. A short path, for its socket.
         let data = tempfile::Builder::new().prefix("bulkhead-e2e.").tempdir_in("/var/tmp").expect("a folder");
         fs::set_permissions(data.path(), fs::Permissions::from_mode(0o711)).expect("chmod");
@@ -34,7 +43,7 @@ impl Service {
             import(data.path(), "demo", &tar);
         }
         let guest = guest.map(Path::to_path_buf);
-        let (child, endpoint) = serve(data.path(), guest.as_deref());
+        let (child, endpoint) = serve(data.path(), guest.as_deref(), without_pool);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         Self { child, endpoint, data, runtime: runtime.expect("a runtime"), guest }
     }
@@ -172,7 +181,7 @@ impl Service {
 
     /// Starts it again on the same data directory.
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.endpoint) = serve(self.data.path(), self.guest.as_deref());
+        (self.child, self.endpoint) = serve(self.data.path(), self.guest.as_deref(), false);
     }
 
     /// Stops it in order, and checks that nothing of it is left.
@@ -228,9 +237,12 @@ fn import(data: &Path, name: &str, tar: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn serve(data: &Path, guest: Option<&Path>) -> (Child, String) {
+fn serve(data: &Path, guest: Option<&Path>, without_pool: bool) -> (Child, String) {
     let mut command = bulkhead(data);
     command.arg("serve");
+    if without_pool {
+        command.args(["--warm", "0"]);
+    }
     if let Some(guest) = guest {
         command.env("BULKHEAD_GUEST_DIR", guest);
     }
