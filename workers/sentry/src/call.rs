@@ -87,6 +87,8 @@ pub struct CallState {
     pub progress: u64,
     /// Executions so far, the current one included.
     pub executions: u32,
+    /// It has changed its task's signal mask for as long as it lasts.
+    pub masked: bool,
     /// What the call holds on to while it waits, for example a FIFO's end whose other end is not there yet.
     pub held: Option<std::sync::Arc<dyn std::any::Any + Send + Sync>>,
 }

@@ -83,12 +83,14 @@ impl WaitQueue {
     pub fn register(&self, waiter: &Arc<dyn Wake>, key: u64, mask: Events) {
         let mask = mask | Events::ERR | Events::HUP;
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|entry| entry.waiter.strong_count() > 0);
         let same = |entry: &&mut Entry| entry.key == key && is(&entry.waiter, waiter);
-        match entries.iter_mut().find(same) {
-            Some(entry) => entry.mask = mask,
-            None => entries.push(Entry { waiter: Arc::downgrade(waiter), key, mask }),
+        // From the end: who registers again and again, as a poll of many entries for one file does, is there.
+        if let Some(entry) = entries.iter_mut().rev().find(same) {
+            entry.mask = mask;
+            return;
         }
+        entries.retain(|entry| entry.waiter.strong_count() > 0);
+        entries.push(Entry { waiter: Arc::downgrade(waiter), key, mask });
     }
 
     /// Removes a waiter's entry with this key, if it is there.

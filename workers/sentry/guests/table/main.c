@@ -140,7 +140,7 @@ static void as_in_a_sandbox(void) {
     static const int kept[] = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31};
     limit(RLIMIT_STACK, 8 << 20, RLIM_INFINITY);
     limit(RLIMIT_CORE, 0, RLIM_INFINITY);
-    limit(RLIMIT_NOFILE, 1024, 1048576);
+    limit(RLIMIT_NOFILE, 1024, 65536);
     limit(RLIMIT_MEMLOCK, 8 << 20, 8 << 20);
     limit(RLIMIT_SIGPENDING, 4096, 4096);
     limit(RLIMIT_MSGQUEUE, 819200, 819200);

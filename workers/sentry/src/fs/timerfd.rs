@@ -39,8 +39,8 @@ impl State {
         let interval = self.interval.as_nanos();
         let periods = u64::try_from(late / interval).unwrap_or(u64::MAX - 1) + 1;
         self.expirations = self.expirations.saturating_add(periods);
-        let into = Duration::from_nanos((interval - late % interval) as u64);
-        self.next = now.checked_add(into);
+        let into = u64::try_from(interval - late % interval).unwrap_or(u64::MAX);
+        self.next = now.checked_add(Duration::from_nanos(into));
     }
 }
 

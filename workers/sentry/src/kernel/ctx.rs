@@ -94,8 +94,10 @@ impl Ctx<'_> {
     }
 
     /// Changes the signal mask for the duration of this call (ppoll, pselect6, epoll_pwait, rt_sigsuspend). If a
-    /// handler runs, it returns to the old mask. A re-execution changes nothing.
-    pub fn set_temporary_mask(&self, mask: SigSet) {
+    /// handler ends the wait, it runs under this mask and returns to the old one; a call that has its answer puts the
+    /// old one back before it looks at signals. A re-execution changes nothing.
+    pub fn set_temporary_mask(&mut self, mask: SigSet) {
+        self.call.masked = true;
         {
             let mut signals = self.task.signals.lock();
             if signals.saved_mask.is_some() {
@@ -105,6 +107,12 @@ impl Ctx<'_> {
             signals.mask = mask.blockable();
         }
         refresh_attention(self.task);
+    }
+
+    /// Whether a signal may have to be seen to: then a call that has nothing to tell parks instead, which
+    /// sees to it.
+    pub fn has_attention(&self) -> bool {
+        self.task.attention.load(Ordering::SeqCst)
     }
 
     /// Counts bytes that the job read from files, pipes and sockets.

@@ -74,8 +74,8 @@ impl Resource {
 /// No limit.
 pub const INFINITY: u64 = u64::MAX;
 
-/// Descriptors that a process may have by default, soft and hard, as a Docker container has them.
-const OPEN_FILES: (u64, u64) = (1024, 1_048_576);
+/// Descriptors that a process may have by default, soft and hard: a container's usual soft limit, and fs.nr_open.
+const OPEN_FILES: (u64, u64) = (1024, crate::vfs::MAX_DESCRIPTORS as u64);
 /// The default soft stack limit, in bytes: Linux's 8 MiB.
 const STACK: u64 = 8 << 20;
 

@@ -189,18 +189,18 @@ impl Kernel {
 
     /// Removes a zombie, and gives its threads' last references up.
     pub fn reap(&self, pid: Pid) {
-        let process = {
-            let mut tree = self.tree.lock();
-            let process = tree.process(pid);
-            tree.reap(pid);
-            process
-        };
-        if let Some(process) = process {
-            self.usage.add_ended(process.used.lock().earlier);
-            // Tasks and process point at each other.
-            let tasks = std::mem::take(&mut *process.tasks.lock());
-            tasks.iter().for_each(|task| task.let_host_go());
+        let reaped = self.tree.lock().reap(pid);
+        if let Some(process) = reaped {
+            self.let_go(&process);
         }
+    }
+
+    /// Gives the last references of a process's threads up that has been taken out of the tree.
+    pub fn let_go(&self, process: &Process) {
+        self.usage.add_ended(process.used.lock().earlier);
+        // Tasks and process point at each other.
+        let tasks = std::mem::take(&mut *process.tasks.lock());
+        tasks.iter().for_each(|task| task.let_host_go());
     }
 
     /// The first process has ended: so do all others.

@@ -72,11 +72,11 @@ impl Execution<'_> {
             let result = self.execute();
             log::result(self.task, &self.call, &result);
             let failed = match result {
-                Ok(value) => return finish(self.task, self.stop, value as i64),
+                Ok(value) => return self.answer(value as i64),
                 Err(fail) => fail,
             };
             match failed {
-                Fail::Errno(errno) => return finish(self.task, self.stop, errno.to_return()),
+                Fail::Errno(errno) => return self.answer(errno.to_return()),
                 Fail::Native => return native(self.task, self.stop),
                 Fail::Done => return,
                 Fail::Registers if matches!(self.stop, Stop::Plain) => {
@@ -89,6 +89,14 @@ impl Execution<'_> {
                 },
             }
         }
+    }
+
+    /// The call has its answer: signals that are seen to from here on come under the task's own mask.
+    fn answer(self, value: i64) {
+        if self.state.masked {
+            super::signal::restore_mask(self.task);
+        }
+        finish(self.task, self.stop, value);
     }
 
     fn execute(&mut self) -> SysResult {

@@ -343,9 +343,9 @@ fn expire(process: &Arc<Process>, id: i32, generation: u64) {
             // Its thread is gone.
             return;
         } else if let (Some(used), false) = (used, timer.interval.is_zero()) {
-            let interval = timer.interval.as_nanos().max(1) as u64;
-            let missed = (used - timer.due_ns) / interval;
-            timer.due_ns = timer.due_ns.saturating_add(interval.saturating_mul(missed + 1));
+            let interval = u64::try_from(timer.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+            let missed = used.saturating_sub(timer.due_ns) / interval;
+            timer.due_ns = timer.due_ns.saturating_add(interval.saturating_mul(missed.saturating_add(1)));
             timer.overrun = timer.overrun.saturating_add(missed.min(i32::MAX as u64) as i32);
             let look = next_look(timer, used, kernel.limits.cpus());
             timer.alarm.clone().map(|alarm| (look, alarm))
@@ -354,9 +354,9 @@ fn expire(process: &Arc<Process>, id: i32, generation: u64) {
             None
         } else {
             let (next, missed) = after(due, timer.interval, Instant::now());
-            timer.next = Some(next);
+            timer.next = next;
             timer.overrun = timer.overrun.saturating_add(missed);
-            timer.alarm.clone().map(|alarm| (next, alarm))
+            next.zip(timer.alarm.clone())
         };
         ((timer.notify, std::mem::take(&mut timer.overrun)), again)
     };
@@ -437,24 +437,26 @@ fn look_at_cpu_limit(process: &Arc<Process>) {
     let mut due = soft.saturating_mul(SECOND_NS);
     if used >= due {
         // Again each second, as on Linux.
-        process.limits.set(Resource::Cpu, soft + 1, hard);
-        due = (soft + 1).saturating_mul(SECOND_NS);
+        let next = soft.saturating_add(1);
+        process.limits.set(Resource::Cpu, next, hard);
+        due = next.saturating_mul(SECOND_NS);
         post_process(process, Info::new(Signal::XCPU, code::SI_KERNEL));
     }
     let kernel = process.kernel();
-    let left =
-        Duration::from_nanos((due.min(hard.saturating_mul(SECOND_NS)) - used) / kernel.limits.cpus() as u64);
+    // A limit that was set late is behind what has been used by more than the second it has just got.
+    let left = due.min(hard.saturating_mul(SECOND_NS)).saturating_sub(used);
+    let left = Duration::from_nanos(left / kernel.limits.cpus().max(1) as u64);
     if let Some(look) = Instant::now().checked_add(left.max(LEAST)) {
         kernel.timers.add(look, &watch, 0);
     }
 }
 
-/// The first expiry after `now`, and how many were missed before it.
-fn after(due: Instant, interval: Duration, now: Instant) -> (Instant, i32) {
+/// The first expiry after `now`, if the clock reaches as far, and how many were missed before it.
+fn after(due: Instant, interval: Duration, now: Instant) -> (Option<Instant>, i32) {
     let late = now.saturating_duration_since(due);
     let missed = (late.as_nanos() / interval.as_nanos().max(1)).min(i32::MAX as u128 - 1) as u32;
-    let steps = interval.checked_mul(missed + 1).unwrap_or(late + interval);
-    (due + steps, missed as i32)
+    let steps = interval.checked_mul(missed + 1).unwrap_or(late.saturating_add(interval));
+    (due.checked_add(steps), missed as i32)
 }
 
 #[cfg(test)]
@@ -496,8 +498,10 @@ mod tests {
     fn a_late_period_counts_what_it_missed() {
         let due = Instant::now();
         let (next, missed) = after(due, Duration::from_millis(10), due + Duration::from_millis(35));
-        assert_eq!((next, missed), (due + Duration::from_millis(40), 3));
+        assert_eq!((next, missed), (Some(due + Duration::from_millis(40)), 3));
         let (next, missed) = after(due, Duration::from_millis(10), due);
-        assert_eq!((next, missed), (due + Duration::from_millis(10), 0));
+        assert_eq!((next, missed), (Some(due + Duration::from_millis(10)), 0));
+        let never = after(due, Duration::from_secs(i64::MAX as u64), due + Duration::from_millis(1));
+        assert_eq!(never, (None, 0));
     }
 }

@@ -197,13 +197,13 @@ impl Tree {
         self.nodes.is_empty()
     }
 
-    /// Removes a zombie for good.
-    pub fn reap(&mut self, pid: Pid) {
-        if let Some(node) = self.nodes.remove(&pid)
-            && let Some(parent) = self.nodes.get_mut(&node.parent)
-        {
+    /// Removes a zombie for good. Whoever it is given to reaps it; nobody else can.
+    pub fn reap(&mut self, pid: Pid) -> Option<Arc<Process>> {
+        let node = self.nodes.remove(&pid)?;
+        if let Some(parent) = self.nodes.get_mut(&node.parent) {
             parent.children.retain(|child| *child != pid);
         }
+        Some(node.process)
     }
 
     /// The nearest living ancestor that takes in orphans, or the first process.

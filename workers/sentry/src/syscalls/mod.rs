@@ -35,8 +35,8 @@ pub use list::list;
 pub(crate) use mm::limit_changed;
 pub use table::{all, entry};
 
-/// Linux's default of fs.nr_open: RLIMIT_NOFILE can't be raised above it.
-const MAX_OPEN_FILES: u64 = 1 << 20;
+/// fs.nr_open, where tables of descriptors end: RLIMIT_NOFILE can't be raised above it.
+const MAX_OPEN_FILES: u64 = crate::vfs::MAX_DESCRIPTORS as u64;
 
 /// The test that makes every refused call.
 const REFUSALS: &str = "refusals";

@@ -49,7 +49,10 @@ const CLOCK_REALTIME_ALARM: i32 = 8;
 const CLOCK_BOOTTIME_ALARM: i32 = 9;
 const CLOCK_TAI: i32 = 11;
 
-/// Reads a `struct timespec` that is a duration.
+/// The longest time that timers know, about 292 years: KTIME_MAX. Linux cuts what is longer.
+pub(super) const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// Reads a `struct timespec` that is a duration, of at most [`LONGEST`].
 ///
 /// # Errors
 /// EFAULT, EINVAL.
@@ -58,7 +61,7 @@ pub(super) fn read_duration(cx: &Ctx<'_>, address: u64) -> Result<Duration, Errn
     if seconds < 0 || !(0..NANOS).contains(&nanos) {
         return Err(Errno::EINVAL);
     }
-    Ok(Duration::new(seconds as u64, nanos as u32))
+    Ok(Duration::new(seconds as u64, nanos as u32).min(LONGEST))
 }
 
 fn words(duration: Duration) -> [u64; 2] {
@@ -221,7 +224,7 @@ fn microseconds([seconds, micros]: [i64; 2]) -> Result<Duration, Errno> {
     if seconds < 0 || !(0..1_000_000).contains(&micros) {
         return Err(Errno::EINVAL);
     }
-    Ok(Duration::new(seconds as u64, micros as u32 * 1000))
+    Ok(Duration::new(seconds as u64, micros as u32 * 1000).min(LONGEST))
 }
 
 fn itimer_words((value, interval): (Duration, Duration)) -> [u64; 4] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Entry;
 use crate::call::{Args, SysResult};
 use crate::errno::Errno;
-use crate::kernel::{CpuTime, Ctx, INFINITY, Process, Resource};
+use crate::kernel::{CpuTime, Ctx, Process, Resource};
 
 /// This family's calls.
 pub(super) const TABLE: &[Entry] = &[
@@ -150,7 +150,7 @@ fn set_limit(cx: &Ctx<'_>, process: &Arc<Process>, number: u32, address: u64) ->
     if hard > old_hard && !privileged {
         return Err(Errno::EPERM);
     }
-    if resource == Resource::OpenFiles && hard != INFINITY && hard > super::MAX_OPEN_FILES {
+    if resource == Resource::OpenFiles && hard > super::MAX_OPEN_FILES {
         return Err(Errno::EPERM);
     }
     process.limits.set(resource, soft, hard);

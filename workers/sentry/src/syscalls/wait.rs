@@ -178,17 +178,22 @@ fn look(cx: &Ctx<'_>, which: Which, options: u32) -> Result<Option<Found>, Errno
         if let (Event::Changed(_), 0) = (event, options & WNOWAIT) {
             node.change = None;
         }
+        // In one step with finding it: two threads that wait must not both have it.
+        let reaped = matches!(event, Event::Ended(_)) && options & WNOWAIT == 0;
+        if reaped {
+            tree.reap(pid);
+        }
         drop(tree);
         let uid = uid_of(&process);
         let mut time = used.earlier;
         time += used.children;
         let peak_kib = used.peak_kib.max(used.children_peak_kib);
-        if let (Event::Ended(_), 0) = (event, options & WNOWAIT) {
+        if reaped {
             let mut own = cx.task.process.used.lock();
             own.children += time;
             own.children_peak_kib = own.children_peak_kib.max(peak_kib);
             drop(own);
-            cx.kernel.reap(pid);
+            cx.kernel.let_go(&process);
         }
         return Ok(Some(Found { pid, uid, event, time, peak_kib }));
     }

@@ -10,6 +10,10 @@ mod watch;
 
 use super::Entry;
 
+/// Files that one call may wait for before it no longer says of each what it waits for, but of all the same: so that
+/// a file that is named again and again costs one registration.
+const MANY: usize = 64;
+
 pub(super) use signalfd::asked_by;
 
 /// The lists of this folder's families.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::timeout::{apply_mask, limit, read_duration, write_left};
+use super::timeout::{apply_mask, limit_after_signals, read_duration, write_left};
 use crate::call::{Args, Restart, SysResult};
 use crate::errno::Errno;
 use crate::fs::epoll::{expand, interest};
@@ -65,7 +65,7 @@ fn poll_files(cx: &mut Ctx<'_>, address: u64, count: u32, timeout: Option<Durati
         })
         .collect();
     let mut ready = look(&asked, None, &mut raw);
-    if ready == 0 && limit(cx, timeout) {
+    if ready == 0 && limit_after_signals(cx, timeout) {
         let waiter = cx.waiter();
         ready = look(&asked, Some(&waiter), &mut raw);
         if ready == 0 {
@@ -79,13 +79,16 @@ fn poll_files(cx: &mut Ctx<'_>, address: u64, count: u32, timeout: Option<Durati
 /// Fills in what is ready; answers of how many.
 fn look(asked: &[Asked], waiter: Option<&Arc<dyn Wake>>, raw: &mut [u8]) -> u64 {
     let mut ready = 0;
+    let all = (asked.len() > super::MANY)
+        .then(|| interest(asked.iter().fold(0, |all, ask| all | u32::from(ask.events))));
     for (key, (ask, entry)) in asked.iter().zip(raw.chunks_exact_mut(SIZE)).enumerate() {
         let found = match &ask.file {
             _ if ask.negative => 0,
             None => POLLNVAL,
             Some(file) => {
                 let wanted = u32::from(ask.events);
-                let waiter = waiter.map(|waiter| (waiter, key as u64, interest(wanted)));
+                let (key, mask) = all.map_or((key as u64, interest(wanted)), |all| (0, all));
+                let waiter = waiter.map(|waiter| (waiter, key, mask));
                 let events = expand(file.poll(waiter));
                 (events.0 & (wanted | Events::ERR.0 | Events::HUP.0)) as u16
             }

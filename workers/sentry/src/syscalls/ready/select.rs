@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::timeout::{apply_mask, limit, read_duration, write_left};
+use super::timeout::{apply_mask, limit_after_signals, read_duration, write_left};
 use crate::call::{Args, Restart, SysResult};
 use crate::errno::Errno;
 use crate::fs::epoll::expand;
@@ -95,7 +95,7 @@ fn select_files(cx: &mut Ctx<'_>, args: &Args, timeout: Option<Duration>) -> Sys
         }
     }
     let mut found = look(&asked, None, bytes);
-    if found.0 == 0 && limit(cx, timeout) {
+    if found.0 == 0 && limit_after_signals(cx, timeout) {
         let waiter = cx.waiter();
         found = look(&asked, Some(&waiter), bytes);
         if found.0 == 0 {
@@ -113,6 +113,7 @@ fn select_files(cx: &mut Ctx<'_>, args: &Args, timeout: Option<Duration>) -> Sys
 fn look(asked: &[Asked], waiter: Option<&Arc<dyn Wake>>, bytes: usize) -> (u64, [Vec<u8>; 3]) {
     let mut out = [vec![0; bytes], vec![0; bytes], vec![0; bytes]];
     let mut ready = 0;
+    let many = asked.len() > super::MANY;
     for ask in asked {
         let mut mask = Events::default();
         for (wanted, meaning) in ask.sets.iter().zip(MEANINGS) {
@@ -120,7 +121,8 @@ fn look(asked: &[Asked], waiter: Option<&Arc<dyn Wake>>, bytes: usize) -> (u64, 
                 mask = mask | meaning;
             }
         }
-        let events = expand(ask.file.poll(waiter.map(|waiter| (waiter, ask.fd as u64, mask))));
+        let (key, mask) = if many { (0, Events::ALL) } else { (ask.fd as u64, mask) };
+        let events = expand(ask.file.poll(waiter.map(|waiter| (waiter, key, mask))));
         for ((wanted, meaning), set) in ask.sets.iter().zip(MEANINGS).zip(&mut out) {
             if *wanted && events.intersects(meaning) {
                 set[ask.fd / 8] |= 1 << (ask.fd % 8);

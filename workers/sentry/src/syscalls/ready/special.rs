@@ -8,6 +8,7 @@ use crate::fs::eventfd::EventFd;
 use crate::fs::timerfd::TimerFd;
 use crate::kernel::{Ctx, Resource};
 use crate::syscalls::Entry;
+use crate::syscalls::time::LONGEST;
 use crate::vfs::flags::{O_CLOEXEC, O_NONBLOCK, O_RDWR};
 use crate::vfs::{File, OpenFile};
 
@@ -89,7 +90,7 @@ fn duration(seconds: i64, nanoseconds: i64) -> Result<Duration, Errno> {
     if !(0..1_000_000_000).contains(&nanoseconds) {
         return Err(Errno::EINVAL);
     }
-    Ok(Duration::new(seconds, nanoseconds as u32))
+    Ok(Duration::new(seconds, nanoseconds as u32).min(LONGEST))
 }
 
 /// The instant that a clock's absolute time is.

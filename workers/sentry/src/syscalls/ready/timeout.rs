@@ -31,6 +31,17 @@ pub(super) fn limit(cx: &mut Ctx<'_>, timeout: Option<Duration>) -> bool {
     }
 }
 
+/// As [`limit`] for poll and select, which a signal ends with EINTR even if they may not wait and if their time is up.
+pub(super) fn limit_after_signals(cx: &mut Ctx<'_>, timeout: Option<Duration>) -> bool {
+    let may_wait = limit(cx, timeout);
+    if !may_wait && cx.has_attention() {
+        // If no handler runs, the call is made again at once.
+        cx.call.wait_at_most(Duration::ZERO);
+        return true;
+    }
+    may_wait
+}
+
 /// Writes back how much of a time-out is left, as select and ppoll do. That it can't be written does not matter.
 pub(super) fn write_left(cx: &Ctx<'_>, address: u64, unit: u32) {
     if address == 0 {
@@ -49,7 +60,7 @@ pub(super) fn write_left(cx: &Ctx<'_>, address: u64, unit: u32) {
 ///
 /// # Errors
 /// EFAULT, EINVAL for a wrong size.
-pub(super) fn apply_mask(cx: &Ctx<'_>, address: u64, size: u64) -> Result<(), Errno> {
+pub(super) fn apply_mask(cx: &mut Ctx<'_>, address: u64, size: u64) -> Result<(), Errno> {
     if address == 0 {
         return Ok(());
     }
