@@ -12,6 +12,7 @@
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -104,4 +105,29 @@ CASE(sockets, "socket connect sendto recvfrom sendmsg recvmsg sendmmsg setsockop
     N(connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&address, sizeof address), ENETUNREACH);
     N(sendto(socket(AF_INET, SOCK_DGRAM, 0), &byte, 1, 0, (void *)&address, sizeof address), ENETUNREACH);
     N(socket(AF_VSOCK, SOCK_STREAM, 0), EAFNOSUPPORT);
+}
+
+/* fs.nr_open is what tables of descriptors hold; as many entries of a poll may all name one file. */
+CASE(many_descriptors, "") {
+    enum { MANY = 65536, TIMES = 10 };
+    struct rlimit limit = {MANY, MANY};
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) say("no %d descriptors: %s", MANY, strerrorname_np(errno));
+    int p[2];
+    pipe(p);
+    struct pollfd *files = calloc(MANY + 1, sizeof *files);
+    for (int n = 0; n <= MANY; n++) files[n] = (struct pollfd){p[n % 2], n % 2 ? 0 : POLLIN, 0};
+    long begin = now_ms();
+    for (int n = 0; n < TIMES; n++) {
+        long ready = S(poll, files, MANY, 1);
+        if (ready != 0) say("%ld are ready", ready);
+    }
+    if (now_ms() - begin > 10000) say("a poll takes %ld ms", (now_ms() - begin) / TIMES);
+    write(p[1], "x", 1);
+    long ready = S(poll, files, MANY, -1);
+    if (ready != MANY / 2) say("%ld are ready, not half", ready);
+    N(S(poll, files, MANY + 1, 0), EINVAL);
+    limit.rlim_max = MANY + 1;
+    N(setrlimit(RLIMIT_NOFILE, &limit), EPERM);
+    limit.rlim_max = RLIM_INFINITY;
+    N(setrlimit(RLIMIT_NOFILE, &limit), EPERM);
 }
