@@ -28,9 +28,11 @@ pub(crate) struct Arguments {
     /// With `sentry`: interleaved rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// With `sentry`: what to measure.
-    #[arg(long, value_enum, default_value_t = sentry::Part::All)]
-    part: sentry::Part,
+    #[command(flatten)]
+    wanted: sentry::Wanted,
+    /// Measure the programs that lie in the target folder, without building them first.
+    #[arg(long)]
+    as_built: bool,
     /// With `sentry`: another binary of a peer, as runsc=PATH.
     #[arg(long)]
     peer: Vec<String>,
@@ -52,7 +54,9 @@ enum Area {
 /// Runs a benchmark.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::packages()?;
-    build::product()?;
+    if !arguments.as_built {
+        build::product()?;
+    }
     let rows = match arguments.area {
         Area::Start => {
             let mut rows = start::measure(arguments.runs)?;
@@ -61,7 +65,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             rows
         }
         Area::Microvm => microvm::measure(arguments.runs.min(MACHINES))?,
-        Area::Sentry => sentry::measure(arguments.part, arguments.rounds, &arguments.peer)?,
+        Area::Sentry => {
+            sentry::measure(&arguments.wanted, arguments.rounds, arguments.runs, &arguments.peer)?
+        }
     };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);

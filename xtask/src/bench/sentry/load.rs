@@ -5,9 +5,12 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::super::row::median;
-use super::micro::PROGRAM;
+use super::micro::{PEERS_LIMIT, PROGRAM};
 use super::party::{How, Party, Place};
 use super::{Measured, Unit};
+
+/// The row's name.
+pub(super) const ROW: &str = "calls_under_load";
 
 /// Busy processes beside the one that is measured.
 const BUSY: usize = 4;
@@ -40,30 +43,37 @@ impl Drop for Load {
 
 /// What each party keeps of its calls a second while others are busy, `rounds` times, interleaved.
 pub(super) fn measure(place: &Place, parties: &[Party], rounds: usize) -> Result<Measured> {
-    let how = How { row_ms: 150, ..How::default() };
+    let how = How { row_ms: 150, at_most: PEERS_LIMIT, ..How::default() };
     let rate = |party: &Party| -> Result<f64> {
         let printed = party.output(place, &[PROGRAM, "calls_1"], how)?;
         let value = printed.split_whitespace().nth(1).context("the guest program printed nothing")?;
         value.parse().context("the guest program printed no figure")
     };
+    let once = |party: &Party| -> Result<f64> {
+        let alone = rate(party)?;
+        let _load = Load::start(place)?;
+        Ok(rate(party)? / alone)
+    };
     let mut kept: Vec<Vec<f64>> = vec![Vec::new(); parties.len()];
-    for _ in 0..rounds {
-        for (party, kept) in parties.iter().zip(&mut kept) {
-            let alone = rate(party)?;
-            let load = Load::start(place)?;
-            let beside = rate(party)?;
-            drop(load);
-            kept.push(beside / alone);
-        }
-    }
-    let values: Vec<Option<f64>> = kept.iter_mut().map(|kept| Some(median(kept))).collect();
     let note =
         format!("calls a second beside {BUSY} busy processes, as a share of those alone; {FAIR} x native's");
+    let mut notes = vec![note; parties.len()];
+    for _ in 0..rounds {
+        for ((party, kept), note) in parties.iter().zip(&mut kept).zip(&mut notes) {
+            match once(party) {
+                Ok(share) => kept.push(share),
+                Err(error) if party.is_peer() => *note = format!("{error:#}"),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    let values: Vec<Option<f64>> =
+        kept.iter_mut().map(|kept| (!kept.is_empty()).then(|| median(kept))).collect();
     Ok(Measured {
-        name: "calls_under_load".into(),
+        name: ROW.into(),
         unit: Unit::Share,
         goal: values[0].map(|native| native * FAIR),
-        notes: vec![note; parties.len()],
+        notes,
         values,
     })
 }

@@ -1,11 +1,12 @@
 //! Single operations, and several threads that call at once.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::party::{How, Party, Place};
-use super::{Measured, Unit};
+use super::{Measured, Unit, Wanted};
 
 /// What a row promises.
 #[derive(Clone, Copy)]
@@ -56,14 +57,54 @@ const OPERATIONS: [Operation; 15] = [
 /// Rows of calls a second of the whole machine: threads, and how many times one thread's rate they promise.
 const RATES: [(&str, usize, f64); 2] = [("calls_2_threads", 2, 1.7), ("calls_8_threads", 8, 1.4)];
 
+/// Most time that a peer's run may take: one that hangs is named, not waited for.
+pub(super) const PEERS_LIMIT: Duration = Duration::from_secs(60);
+
 /// The guest program in the root.
 pub(super) const PROGRAM: &str = "/bench/bench";
 
-/// Figures of one party by row; several rounds each.
+/// Figures of one party.
 #[derive(Default)]
-struct Figures(HashMap<String, Vec<f64>>);
+struct Figures {
+    /// By row; several rounds each.
+    rows: HashMap<String, Vec<f64>>,
+    /// Why a peer has none.
+    refused: HashMap<String, String>,
+}
 
 impl Figures {
+    /// Runs rows in one go. What a peer refuses or crashes at is found by running its rows one by one, and not tried
+    /// again.
+    fn take(&mut self, party: &Party, place: &Place, rows: &[&str], how: How, suffix: &str) -> Result<()> {
+        let rows: Vec<&str> = rows.iter().copied().filter(|row| !self.refused.contains_key(*row)).collect();
+        let run = |rows: &[&str]| party.output(place, &[&[PROGRAM], rows].concat(), how);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match run(&rows) {
+            Ok(printed) => return self.add(&printed, suffix),
+            Err(error) if !party.is_peer() => return Err(error),
+            Err(_) => {}
+        }
+        for row in rows {
+            match run(&[row]) {
+                Ok(printed) => self.add(&printed, suffix)?,
+                Err(error) => {
+                    self.refused.insert(row.to_owned(), format!("{error:#}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A row's note, and why there is no figure.
+    fn note(&self, name: &str, note: String) -> String {
+        match self.refused.get(name) {
+            Some(why) => format!("{note}; {why}"),
+            None => note,
+        }
+    }
+
     fn add(&mut self, printed: &str, suffix: &str) -> Result<()> {
         let mut seen = HashMap::new();
         for line in printed.lines() {
@@ -72,36 +113,51 @@ impl Figures {
             // The second time in one run: the program has been there before.
             let times = seen.entry(name.to_owned()).and_modify(|times| *times += 1).or_insert(1);
             let again = if *times > 1 { ":again" } else { "" };
-            self.0.entry(format!("{name}{suffix}{again}")).or_default().push(value);
+            self.rows.entry(format!("{name}{suffix}{again}")).or_default().push(value);
         }
         Ok(())
     }
 
     fn median(&self, name: &str) -> Option<f64> {
-        let mut values = self.0.get(name)?.clone();
+        let mut values = self.rows.get(name)?.clone();
         Some(super::super::row::median(&mut values))
     }
 }
 
-/// Measures every row with every party, `rounds` times, interleaved.
-pub(super) fn measure(place: &Place, parties: &[Party], rounds: usize) -> Result<Vec<Measured>> {
+/// Whether any of the rows is wanted.
+pub(super) fn any(wanted: &Wanted) -> bool {
+    let rates = RATES.iter().map(|(name, ..)| *name);
+    OPERATIONS.iter().map(|o| o.name).chain(rates).any(|name| wanted.wants(name))
+}
+
+/// Measures the wanted rows with every party, `rounds` times, interleaved.
+pub(super) fn measure(
+    place: &Place,
+    parties: &[Party],
+    rounds: usize,
+    wanted: &Wanted,
+) -> Result<Vec<Measured>> {
     let mut figures: Vec<Figures> = parties.iter().map(|_| Figures::default()).collect();
-    let how = How { row_ms: 50, ..How::default() };
-    let all: Vec<&str> = std::iter::once(PROGRAM).chain(OPERATIONS.iter().map(|o| o.name)).collect();
-    let two_party = OPERATIONS.iter().filter(|o| o.two_party).map(|o| o.name);
-    let pinned: Vec<&str> = std::iter::once(PROGRAM).chain(two_party).collect();
-    // A sandbox that has seen a program with many threads serves its next run better: twice in one sandbox.
-    let rates = [PROGRAM, "calls_1", "again:calls_2", "again:calls_2", "again:calls_8", "again:calls_8"];
+    let how = How { row_ms: 50, at_most: PEERS_LIMIT, ..How::default() };
+    let operations: Vec<&Operation> = OPERATIONS.iter().filter(|o| wanted.wants(o.name)).collect();
+    let all: Vec<&str> = operations.iter().map(|o| o.name).collect();
+    let pinned: Vec<&str> = operations.iter().filter(|o| o.two_party).map(|o| o.name).collect();
+    let rates: Vec<_> = RATES.iter().filter(|(name, ..)| wanted.wants(name)).collect();
     for _ in 0..rounds {
         for (party, figures) in parties.iter().zip(&mut figures) {
-            figures.add(&party.output(place, &all, how)?, "")?;
-            figures.add(&party.output(place, &pinned, How { one_core: true, ..how })?, ":pinned")?;
-            figures.add(&party.output(place, &rates, How { large: true, ..how })?, "")?;
+            figures.take(party, place, &all, how, "")?;
+            figures.take(party, place, &pinned, How { one_core: true, ..how }, ":pinned")?;
+            for (name, ..) in &rates {
+                // A sandbox that has seen a program with many threads serves its next run better: twice in one.
+                let again = format!("again:{name}").replace("_threads", "");
+                let rows = ["calls_1", &again, &again];
+                figures.take(party, place, &rows, How { large: true, ..how }, "")?;
+            }
         }
     }
-    let mut rows: Vec<Measured> = OPERATIONS.iter().map(|o| o.measured(&figures)).collect();
-    rows.extend(RATES.iter().map(|rate| rate_row(rate, &figures)));
-    Ok(rows)
+    let mut measured: Vec<Measured> = operations.iter().map(|o| o.measured(&figures)).collect();
+    measured.extend(rates.iter().map(|rate| rate_row(rate, &figures)));
+    Ok(measured)
 }
 
 impl Operation {
@@ -114,19 +170,14 @@ impl Operation {
             Goal::Value(value) => Some(value),
             Goal::Native(times) => values[0].map(|native| native * times),
         };
-        let others = figures.iter().map(|f| f.median(&other));
-        Measured {
-            name: self.name.into(),
-            unit: Unit::Nanoseconds,
-            goal,
-            notes: others
-                .map(|other| match other {
-                    Some(other) => format!("{}; one core for all; unpinned {other:.0}", self.note),
-                    None => self.note.to_owned(),
-                })
-                .collect(),
-            values,
-        }
+        let notes = figures.iter().map(|f| {
+            let note = match f.median(&other) {
+                Some(other) => format!("{}; one core for all; unpinned {other:.0}", self.note),
+                None => self.note.to_owned(),
+            };
+            f.note(self.name, note)
+        });
+        Measured { name: self.name.into(), unit: Unit::Nanoseconds, goal, notes: notes.collect(), values }
     }
 }
 
@@ -143,12 +194,11 @@ fn rate_row((name, threads, times): &(&str, usize, f64), figures: &[Figures]) ->
         notes: one
             .iter()
             .zip(&first)
-            .map(|(one, first)| {
-                format!(
-                    "getppid of all threads, 2 cpus, 2nd run; 1st {}; one thread {}",
-                    show(*first),
-                    show(*one)
-                )
+            .zip(figures)
+            .map(|((one, first), figures)| {
+                let (one, first) = (show(*one), show(*first));
+                let note = format!("getppid of all threads, 2 cpus, 2nd run; 1st {first}; one thread {one}");
+                figures.note(&format!("again:{row}"), note)
             })
             .collect(),
         values: again,

@@ -12,19 +12,22 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail};
 
 use super::row::Row;
-use super::start::Folder;
+use super::start::{self, Folder};
 use crate::{image, run};
 use party::{Party, Place};
 
-/// What is to be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Part {
-    /// Everything.
-    All,
-    /// Single operations, under three minutes.
-    Micro,
-    /// Whole programs.
-    Programs,
+/// The rows that are to be measured; all of them if none is named.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Wanted {
+    /// With `sentry`: only these rows, by their names, with commas between them.
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
+}
+
+impl Wanted {
+    fn wants(&self, name: &str) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|row| row == name)
+    }
 }
 
 /// The unit of a row.
@@ -60,24 +63,37 @@ struct Measured {
     notes: Vec<String>,
 }
 
-/// Measures.
-pub(super) fn measure(part: Part, rounds: usize, peers: &[String]) -> Result<Vec<Row>> {
+/// Measures: `rounds` rounds, and `runs` runs of what starts a sandbox.
+pub(super) fn measure(wanted: &Wanted, rounds: usize, runs: usize, peers: &[String]) -> Result<Vec<Row>> {
     let (peers, missing) = parties(peers)?;
     let parties: Vec<Party> = [Party::Native, Party::Ours].into_iter().chain(peers).collect();
     let mut measured = Vec::new();
-    if part != Part::Programs {
+    if micro::any(wanted) || wanted.wants(load::ROW) {
         let folder = Folder::new("sentry")?;
         let place = place(&folder.0, &image::archive()?, |_| Ok(()))?;
-        measured.extend(micro::measure(&place, &parties, rounds)?);
-        measured.push(load::measure(&place, &parties, rounds)?);
+        measured.extend(micro::measure(&place, &parties, rounds, wanted)?);
+        if wanted.wants(load::ROW) {
+            measured.push(load::measure(&place, &parties, rounds)?);
+        }
     }
-    if part != Part::Micro {
+    if programs::any(wanted) {
         let folder = Folder::new("sentry-programs")?;
         let place = place(&folder.0, &programs::archive()?, programs::prepare)?;
-        measured.extend(programs::measure(&place, &parties, rounds)?);
+        measured.extend(programs::measure(&place, &parties, rounds, wanted)?);
     }
-    Ok(measured.iter().flat_map(|measured| measured.rows(&parties, &missing)).collect())
+    let mut rows: Vec<Row> = measured.iter().flat_map(|measured| measured.rows(&parties, &missing)).collect();
+    if START_ROWS.iter().any(|name| wanted.wants(name)) {
+        let all = start::sentry_rows(runs)?;
+        rows.extend(all.into_iter().filter(|row| wanted.wants(&row.name)));
+    }
+    if rows.is_empty() {
+        bail!("there is no row of these names: {}", wanted.rows.join(", "));
+    }
+    Ok(rows)
 }
+
+/// Rows that `bench start` measures too.
+const START_ROWS: [&str; 3] = ["cold_true", "idle_pss", "idle_cpu"];
 
 /// The peers that are here, and the names of those that are not.
 fn parties(given: &[String]) -> Result<(Vec<Party>, Vec<String>)> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -46,6 +47,8 @@ pub(super) struct How {
     pub(super) large: bool,
     /// Milliseconds for each row of the guest program.
     pub(super) row_ms: u64,
+    /// Most time for a peer.
+    pub(super) at_most: Duration,
 }
 
 impl Party {
@@ -60,9 +63,18 @@ impl Party {
         }
     }
 
+    /// Whether it is someone else's sandbox.
+    pub(super) fn is_peer(&self) -> bool {
+        !matches!(self, Self::Native | Self::Ours)
+    }
+
     /// The command that runs `program` on the root.
     pub(super) fn command(&self, place: &Place, program: &[&str], how: How) -> Result<Command> {
         let mut argv: Vec<String> = Vec::new();
+        if self.is_peer() {
+            let seconds = how.at_most.as_secs().to_string();
+            argv.extend(["timeout", "--kill-after", "5", &seconds].map(str::to_owned));
+        }
         if how.one_core {
             argv.extend(["taskset", "--cpu-list", "0"].map(str::to_owned));
         }
@@ -112,12 +124,32 @@ impl Party {
         let output = self.command(place, program, how)?.output();
         let output = output.with_context(|| format!("{} could not be started", self.name()))?;
         if !output.status.success() {
+            if let Self::Runsc(binary) = self {
+                remove(binary.as_deref(), place);
+            }
             let stderr = String::from_utf8_lossy(&output.stderr);
             let last = stderr.trim().lines().last().unwrap_or_default().to_owned();
             bail!("{} ended with {}: {last}", self.name(), output.status);
         }
         String::from_utf8(output.stdout).context("the guest program printed no text")
     }
+}
+
+/// The name of gVisor's container: one at a time.
+fn container() -> String {
+    format!("bulkhead-bench-{}", std::process::id())
+}
+
+fn runsc(binary: Option<&Path>) -> String {
+    binary.map_or("runsc".into(), |path| path.display().to_string())
+}
+
+/// Removes what a container that failed may have left.
+fn remove(binary: Option<&Path>, place: &Place) {
+    let mut command = Command::new(runsc(binary));
+    command.arg("--root").arg(place.scratch.join("runsc-state")).args(["delete", "--force", &container()]);
+    // There may be nothing to remove.
+    let _removed = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 fn oci(binary: Option<&Path>, place: &Place, program: &[&str], env: &str) -> Result<Vec<String>> {
@@ -141,14 +173,13 @@ fn oci(binary: Option<&Path>, place: &Place, program: &[&str], env: &str) -> Res
     });
     fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)
         .context("a bundle's configuration can't be written")?;
-    let program = binary.map_or("runsc".into(), |path| path.display().to_string());
-    let mut argv = vec![program, "--network=none".into(), "--ignore-cgroups".into()];
+    let mut argv = vec![runsc(binary), "--network=none".into(), "--ignore-cgroups".into()];
     if binary.is_none() {
         argv.push("--platform=ptrace".into());
     }
     argv.extend(["--root".into(), place.scratch.join("runsc-state").display().to_string()]);
     argv.extend(["run".into(), "--bundle".into(), bundle.display().to_string()]);
-    argv.push(format!("bulkhead-bench-{}", std::process::id()));
+    argv.push(container());
     Ok(argv)
 }
 

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::super::row::median;
 use super::micro::PROGRAM;
 use super::party::{How, Party, Place};
-use super::{Measured, Unit};
+use super::{Measured, Unit, Wanted};
 use crate::run;
 
 /// What the programs' image holds beside Debian's essential packages.
@@ -155,10 +156,24 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("{} can't be written", path.display()))
 }
 
-/// Measures every program with every party, `rounds` times, interleaved. What a party can't run is in its note.
-pub(super) fn measure(place: &Place, parties: &[Party], rounds: usize) -> Result<Vec<Measured>> {
-    let how = How { large: true, ..How::default() };
-    PROGRAMS.iter().map(|program| program.measured(place, parties, rounds, how)).collect()
+/// Most time that a peer's run of a program may take.
+const PEERS_LIMIT: Duration = Duration::from_secs(120);
+
+/// Whether any of the programs is wanted.
+pub(super) fn any(wanted: &Wanted) -> bool {
+    PROGRAMS.iter().any(|program| wanted.wants(program.name))
+}
+
+/// Measures the wanted programs with every party, `rounds` times, interleaved. What a peer can't run is in its note.
+pub(super) fn measure(
+    place: &Place,
+    parties: &[Party],
+    rounds: usize,
+    wanted: &Wanted,
+) -> Result<Vec<Measured>> {
+    let how = How { large: true, at_most: PEERS_LIMIT, ..How::default() };
+    let programs = PROGRAMS.iter().filter(|program| wanted.wants(program.name));
+    programs.map(|program| program.measured(place, parties, rounds, how)).collect()
 }
 
 impl Program {
@@ -168,6 +183,10 @@ impl Program {
         let row = format!("program:{}", self.name);
         for _ in 0..rounds {
             for ((party, times), note) in parties.iter().zip(&mut times).zip(&mut notes) {
+                // A peer that refuses it once, or takes too long, is not tried again.
+                if party.is_peer() && *note != self.note {
+                    continue;
+                }
                 match party.output(place, &[PROGRAM, &row], how) {
                     Ok(printed) => {
                         let value = printed.split_whitespace().nth(1).context("no figure was printed")?;
