@@ -10,7 +10,7 @@
 //!
 //! Control frames (`bulkhead-wire`, without descriptors) travel over the vsock port [`port::CONTROL`] of the host, the
 //! job's streams as plain bytes over three more. `/dev/vda` is the image's public file, `/dev/vdb` its private one where
-//! there is one, the last disk the scratch disk: as large as [`device_bytes`] of the job's limit, and full of zeroes.
+//! there is one, the last disk the scratch disk: at least as large as [`device_bytes`] of the job's limit, and full of zeroes.
 //!
 //! The job is root of its own kernel (or the user that it asked for): it may mount, unshare, load BPF. It has a control
 //! group with its limits and sees it as the root of all groups. When its first process ends, everything else is killed.
@@ -98,9 +98,9 @@ fn work(options: &Options, channel: &mut Channel, streams: Streams) -> Result<()
         Err(error) => return Err(error.into()),
     };
     machine.reseed()?;
-    let scratch = root::enter(&machine, &options.disks(start.image.private)?, &start)?;
+    let disk = root::enter(&machine, &options.disks(start.image.private)?, &start)?;
     take_inputs(channel, &start)?;
-    job::run(channel, &start, streams, scratch, machine.groups.as_ref())?;
+    job::run(channel, &start, streams, disk, machine.groups.as_ref())?;
     collect(channel)
 }
 

@@ -10,15 +10,15 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount_move, unmount};
 use rustix::process::{chdir, chroot};
 
-use crate::disk;
+use crate::disk::{self, Usage};
 use crate::machine::{KERNEL, Machine, make_directory, mount_at};
 use crate::options::Disks;
 
-/// Makes the job's root and enters it. Answers a handle of the scratch disk.
+/// Makes the job's root and enters it. Answers the scratch disk, on which as much is free as the job's limit allows.
 ///
 /// # Errors
 /// An image or a disk that can't be used.
-pub(crate) fn enter(machine: &Machine, disks: &Disks, job: &Start) -> Result<OwnedFd, Failed> {
+pub(crate) fn enter(machine: &Machine, disks: &Disks, job: &Start) -> Result<Usage, Failed> {
     let place = |name: &str| machine.base.join(name);
     let flags = MountFlags::NODEV | MountFlags::RDONLY;
     let mut lower = Vec::new();
@@ -39,7 +39,8 @@ pub(crate) fn enter(machine: &Machine, disks: &Disks, job: &Start) -> Result<Own
         }
     }
     move_into(machine, &root, job)?;
-    Ok(scratch)
+    // Last: what was made so far is not the job's.
+    Usage::begin(scratch, job.disk_bytes).map_err(|e| Failed::internal("the scratch disk", &e))
 }
 
 fn below_dev(machine: &Machine, disk: &Path) -> PathBuf {

@@ -47,7 +47,7 @@ pub(crate) fn run(
     channel: &mut Channel,
     job: &Start,
     streams: Streams,
-    scratch: OwnedFd,
+    disk: Usage,
     groups: Option<&Groups>,
 ) -> Result<(), Failed> {
     let failed = |error: &dyn std::error::Error| Failed::internal("the job's streams", error);
@@ -58,7 +58,6 @@ pub(crate) fn run(
     if let Some(groups) = groups {
         groups.limit(job)?;
     }
-    let disk = Usage::begin(scratch);
     channel.send(&Frame::Started)?;
     let begin = Instant::now();
     let transferred = Transferred::now();

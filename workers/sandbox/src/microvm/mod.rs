@@ -53,8 +53,9 @@ const GUEST_GRANULE: u64 = 2 << 20;
 
 /// The scratch disk's file system keeps 1 byte of 64 for its inodes.
 const DISK_SHARE: u64 = 62;
-/// And this for the rest of its tables, in bytes.
-const DISK_BYTES: u64 = 1 << 20;
+/// And at most this for the rest of its tables and a last group that would hold nothing but its own, in bytes; the agent takes
+/// what is left of it away from the job.
+const DISK_BYTES: u64 = 3 << 20;
 /// The disk is a multiple of this, in bytes: a block of its file system.
 const DISK_GRANULE: u64 = 4096;
 
@@ -239,7 +240,7 @@ fn guest_memory(limit: u64) -> u64 {
     whole.checked_next_multiple_of(GUEST_GRANULE).unwrap_or(u64::MAX - GUEST_GRANULE + 1)
 }
 
-/// Size of a disk on whose file system a job can write `limit` bytes.
+/// Size of a disk on whose file system a job can write `limit` bytes, and no more than the agent gives it.
 fn disk(limit: u64) -> u64 {
     let whole = limit.saturating_add(limit / DISK_SHARE).saturating_add(DISK_BYTES);
     whole.checked_next_multiple_of(DISK_GRANULE).unwrap_or(u64::MAX - DISK_GRANULE + 1)
@@ -265,5 +266,10 @@ mod tests {
     fn processors_and_disks() {
         assert_eq!([1, 1000, 1001, 8000, 64_000].map(processors), [1, 1, 2, 8, 8]);
         assert!(disk(10 << 20) >= (10 << 20) + DISK_BYTES && disk(12_345).is_multiple_of(DISK_GRANULE));
+        // As large as the file system that the agent makes needs, and little more.
+        for limit in [1, 1 << 20, 8 << 20, (128 << 20) - 1, 1 << 30, (10 << 30) + 5, 1 << 40] {
+            let needed = bulkhead_guest::device_bytes(limit);
+            assert!((needed..=needed + needed / 1000 + DISK_BYTES).contains(&disk(limit)), "{limit}");
+        }
     }
 }

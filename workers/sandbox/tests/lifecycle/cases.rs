@@ -297,7 +297,8 @@ fn a_limit_that_can_not_be_set_is_named(host: &TestHost) {
     // As if somebody had taken the controllers away.
     backend.hierarchy().remove_if_empty();
     match backend.create(&CreateRequest { id: SandboxId::generate(), limits: limits() }).err() {
-        Some(SandboxError::Limit { limit: "memory", problem }) => {
+        // Version 2 has one group for all controllers.
+        Some(SandboxError::Limit { limit: "memory" | "control group", problem }) => {
             assert!(problem.contains("can't create"), "{problem}")
         }
         other => panic!("{other:?}"),
