@@ -17,6 +17,8 @@ $b mount -t sysfs sys /new/sys
 $b mount -t devtmpfs dev /new/dev
 $b mount -t cgroup2 groups /new/sys/fs/cgroup
 for name in tmp run dev/shm; do $b mkdir -p "/new/$name"; $b mount -t tmpfs memory "/new/$name"; done
+# What jobs may write is promised, and hardly used.
+$b mount -t tmpfs -o size=16g memory /new/var/tmp
 $b mkdir -p /new/dev/pts
 $b mount -t devpts pts /new/dev/pts
 $b cp /work.sh /new/run/work.sh

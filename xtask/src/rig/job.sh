@@ -1,6 +1,8 @@
 #!/bin/bash
 # What needs a real kernel, in one job of a microVM. Each line that it prints is one thing that works.
 set -u
+# Before anything is written.
+free=$(($(stat -f -c '%a * %S' /)))
 say() { echo "real kernel: $1: $2"; }
 try() { name=$1; shift; if "$@" > /tmp/said 2>&1; then say "$name" ok; else say "$name" FAILED; sed 's/^/  /' /tmp/said; fi; }
 
@@ -49,11 +51,19 @@ system() {
     cat /reached; grep -q reached /reached
 }
 limits() { [ "$(cat /sys/fs/cgroup/pids.max)" = 256 ] && [ "$(cat /sys/fs/cgroup/memory.max)" = 268435456 ]; }
+disk=67108864
+disk_free() { echo "$free free"; [ $((free + $(stat -c '%b * %B' /job.sh))) = "$disk" ]; }
+disk_full() {
+    ! head -c 100M /dev/zero > /fill; size=$(($(stat -c '%b * %B' /fill))); echo "$size written"
+    rm /fill; [ "$size" -le "$disk" ] && [ "$size" -gt $((disk * 9 / 10)) ]
+}
 
 try "the job's limits are in its control group" limits
+try "the disk has what its limit says" disk_free
 try "a tmpfs and an overlay" tmpfs_and_overlay
 try "every namespace" namespaces
 try "a BPF program and a map" bpf
 try "systemd to a target" system
+try "the disk limit is exact" disk_full
 # Last: crun makes the group that it is in a threaded one.
 try "a container with crun" container

@@ -9,13 +9,15 @@ use anyhow::{Context, Result};
 use crate::run;
 
 /// What `job.sh` shows, as it names it.
-pub(super) const NAMES: [&str; 6] = [
+pub(super) const NAMES: [&str; 8] = [
     "the job's limits are in its control group",
+    "the disk has what its limit says",
     "a tmpfs and an overlay",
     "every namespace",
     "a BPF program and a map",
     "a container with crun",
     "systemd to a target",
+    "the disk limit is exact",
 ];
 
 const SUITE: &str = "bookworm";
@@ -50,7 +52,7 @@ pub(super) fn work(store: &Path) -> Result<String> {
     let script = run::root().join("xtask/src/rig/job.sh");
     Ok(format!(
         "echo 'rig: a real kernel'\nmkdir -p /tmp/data/images\nmount --bind {}/images /tmp/data/images\n\
-         {} sandbox microvm --data-dir /tmp/data --image {IMAGE} --pids 256 --memory 256M --input {}:/job.sh \
+         {} sandbox microvm --data-dir /tmp/data --image {IMAGE} --pids 256 --memory 256M --disk 64M --input {}:/job.sh \
          -- /bin/bash /job.sh < /dev/null 2>&1\n",
         store.display(),
         program.display(),

@@ -129,7 +129,7 @@ pub(super) fn resources() -> Vec<Case> {
 }
 
 /// By itself: the processor is shared, and it wants all of it.
-fn bomb() -> Case {
+pub(super) fn bomb() -> Case {
     let limits =
         v1::Limits { processes: 64, output_bytes: MIB, wall_time: milliseconds(3000), ..Default::default() };
     Case {

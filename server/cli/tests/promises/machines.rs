@@ -1,11 +1,12 @@
 //! Jobs in virtual machines: the same promises as in sentries, and what a kernel of their own adds.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bulkhead_client::v1;
 
-use super::limits::{check, resources, starts};
+use super::limits::{bomb, check, resources, starts};
 use super::support::{Service, Tenant, alive, alone, eventually, kill, last, milliseconds, shell, skipped};
 
 /// Machines at once: on a software KVM each boots for seconds of one processor.
@@ -48,7 +49,9 @@ fn emulated(test: &str) -> bool {
     let flags = processors.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let hardware = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
     if !hardware {
-        println!("skipped: {test}: a KVM in software boots too slowly for this many machines");
+        println!(
+            "skipped: {test}: a KVM in software is too slow for it; cargo xtask test --hardware runs it"
+        );
     }
     !hardware
 }
@@ -64,7 +67,9 @@ fn each_limit_holds_in_a_machine() {
     let tenant = service.tenant("acme");
     let mut wrong = Vec::new();
     let cases: Vec<_> = resources().into_iter().chain(starts()).collect();
-    for some in cases.chunks(AT_ONCE) {
+    let bomb = [bomb()];
+    // The bomb by itself: it wants all processors that there are.
+    for some in cases.chunks(AT_ONCE).chain([&bomb[..]]) {
         let names: Vec<String> = some.iter().map(|case| tenant.submit(machine(case.spec.clone()))).collect();
         for (case, name) in some.iter().zip(&names) {
             match check(&tenant, case, name) {
@@ -145,9 +150,72 @@ fn killed_machines_and_workers_leave_nothing() {
     let job = tenant.wait(&lost);
     assert_eq!((job.state(), job.attempts.len()), (v1::State::Lost, 1), "{}", job.reason);
 
-    let cancelled = running(&tenant, 600, false);
-    service.runtime().block_on(tenant.client.cancel_job(&cancelled)).expect("cancels");
-    assert_eq!(tenant.wait(&cancelled).state(), v1::State::Cancelled);
+    service.assert_each_job_ended_once();
+    assert_eq!(service.machines(), [0; 0]);
+    service.stop();
+}
+
+/// Overwrites the agent, the guest's first process, as root of the machine may: the kernel can't go on without it.
+const BREAK: &str = "a=$(grep -m 1 r-xp /proc/1/maps); a=${a%%-*}; \
+    dd if=/dev/zero of=/proc/1/mem bs=4096 count=64 conv=notrunc seek=$((0x$a / 4096)); sleep 600";
+
+#[test]
+fn a_job_that_is_cancelled_or_breaks_its_kernel_ends_once() {
+    let name = "a_job_that_is_cancelled_or_breaks_its_kernel_ends_once";
+    if without_machines(name) || emulated(name) {
+        return;
+    }
+    let _host = alone();
+    let service = Service::start();
+    let tenant = service.tenant("acme");
+    let mut polite = machine(shell("trap 'echo bye; exit 3' TERM; echo begin; while :; do sleep 0.1; done"));
+    polite.grace_period = milliseconds(60_000);
+    let deaf = machine(shell("trap '' TERM; echo begin; while :; do sleep 0.1; done"));
+    let [polite, deaf, broken] = [polite, deaf, machine(shell(BREAK))].map(|spec| tenant.submit(spec));
+    for (name, said) in [(&polite, "begin\nbye\n"), (&deaf, "begin\n")] {
+        tenant.wait_for_output(name);
+        service.runtime().block_on(tenant.client.cancel_job(name)).expect("cancels");
+        let job = tenant.wait(name);
+        assert_eq!((job.state(), job.attempts.len()), (v1::State::Cancelled, 1), "{}", job.reason);
+        assert_eq!(String::from_utf8_lossy(&tenant.output(name)[0]), said);
+    }
+    let job = tenant.wait(&broken);
+    // The job's own doing: nothing that is tried again.
+    assert_eq!((job.state(), job.attempts.len()), (v1::State::Failed, 1), "{}", job.reason);
+    assert!(job.reason.contains("panicked"), "{}", job.reason);
+    assert_eq!(service.machines(), [0; 0]);
+    service.assert_each_job_ended_once();
+    service.stop();
+}
+
+/// A guest whose first program does nothing, with the real kernel.
+fn idle_guest(directory: &Path) {
+    let script = "cp -L \"$1\" vmlinux && mkdir -p root/bin && cp /bin/busybox root/bin && \
+                  printf '#!/bin/busybox sh\nwhile :; do /bin/busybox sleep 9; done\n' > root/init && \
+                  chmod 755 root/init && cd root && find . | /bin/busybox cpio -o -H newc > ../initramfs";
+    let kernel = Path::new(env!("CARGO_BIN_EXE_bulkhead")).with_file_name("guest/vmlinux");
+    let made = Command::new("sh").args(["-c", script, "sh"]).arg(kernel).current_dir(directory).output();
+    let made = made.expect("a shell");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[test]
+fn a_guest_that_never_gets_ready_is_the_hosts_failure() {
+    let name = "a_guest_that_never_gets_ready_is_the_hosts_failure";
+    if without_machines(name) || emulated(name) {
+        return;
+    }
+    let _host = alone();
+    let guest = tempfile::tempdir().expect("a folder");
+    idle_guest(guest.path());
+    let service = Service::start_with_guest(Some(guest.path()));
+    let tenant = service.tenant("acme");
+    let mut spec = machine(shell("true"));
+    spec.retry_policy = Some(v1::RetryPolicy { no_retry_on_lost: true, ..Default::default() });
+    let job = tenant.wait(&tenant.submit(spec));
+    assert_eq!((job.state(), job.attempts.len()), (v1::State::Lost, 1), "{}", job.reason);
+    assert!(job.reason.contains("not ready"), "{}", job.reason);
+    assert_eq!(service.machines(), [0; 0]);
     service.assert_each_job_ended_once();
     service.stop();
 }

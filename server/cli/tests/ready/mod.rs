@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Longer than a start takes on a busy machine, a recovery of PostgreSQL included.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Longer than a start takes on a busy machine whose processors are emulated, a recovery of PostgreSQL included.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// `serve` is the command with its data directory and whatever the test wants; it listens on free ports of the
 /// loopback, and what it says goes to the end of `log`. Answers with the process and its line.
