@@ -20,6 +20,15 @@ const EXIT_ROWS: usize = 8;
 /// Runs of what the guest measures of itself; it repeats each thing by itself too.
 const INSIDE_RUNS: usize = 3;
 
+/// Limits of the jobs between which a machine's own needs are measured, in MiB.
+const LIMITS: [u32; 2] = [64, 512];
+/// Prints, in KiB: the machine's memory, what of it is available, and what the job itself has of the rest.
+const HELD: &str = "\
+dmesg | sed -n 's/.*Memory: [0-9]*K.\\([0-9]*\\)K available.*/\\1/p'
+sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo
+sed -n 's/^\\(anon\\|kernel\\) //p' /sys/fs/cgroup/memory.stat
+";
+
 /// Times a system call and fork+exec+wait by the guest's own clock, and prints both in microseconds.
 const INSIDE: &str = "\
 import os, time
@@ -61,20 +70,6 @@ struct Ran {
     stdout: String,
 }
 
-fn row(name: &str, unit: &'static str, ours: Option<f64>, note: &str) -> Row {
-    Row {
-        name: name.to_owned(),
-        unit,
-        ours,
-        native: None,
-        peer: None,
-        peer_name: None,
-        ratio: None,
-        goal: None,
-        note: note.to_owned(),
-    }
-}
-
 /// Measures `runs` boots, and what a guest says of itself.
 pub(super) fn measure(runs: usize) -> Result<Vec<Row>> {
     let place = guest::install()?;
@@ -82,19 +77,27 @@ pub(super) fn measure(runs: usize) -> Result<Vec<Row>> {
     image::import(&folder.0)?;
     let mut boots = Vec::with_capacity(runs);
     for _ in 0..runs {
-        boots.push(machine(&folder.0, &["/bin/true"])?.machine);
+        boots.push(machine(&folder.0, "512M", &["/bin/true"])?.machine);
     }
     let mut rows = boot_rows(&boots);
     rows.extend(inside(&folder.0)?);
-    rows.push(microvm_peer::row(&place, rows_seconds(&boots)));
+    rows.extend(held(&folder.0)?);
+    rows.extend(microvm_peer::rows(&place, seconds_of(&boots)));
     Ok(rows)
 }
 
-fn machine(data: &Path, program: &[&str]) -> Result<Ran> {
+/// Runs a program in a machine of this memory limit.
+fn machine(data: &Path, memory: &str, program: &[&str]) -> Result<Ran> {
     let report = data.join("report.json");
     let mut command = Command::new(run::product("bulkhead")?);
     command.args(["sandbox", "microvm", "--image", "demo", "--data-dir"]).arg(data);
-    command.arg("--report").arg(&report).arg("--").args(program).stdin(Stdio::null());
+    command
+        .args(["--memory", memory])
+        .arg("--report")
+        .arg(&report)
+        .arg("--")
+        .args(program)
+        .stdin(Stdio::null());
     let output = command.output().context("bulkhead could not be started")?;
     if !output.status.success() {
         bail!(
@@ -110,7 +113,7 @@ fn machine(data: &Path, program: &[&str]) -> Result<Ran> {
     Ok(Ran { machine, stdout: String::from_utf8_lossy(&output.stdout).into_owned() })
 }
 
-fn rows_seconds(boots: &[Machine]) -> f64 {
+fn seconds_of(boots: &[Machine]) -> f64 {
     median(&mut boots.iter().map(|boot| boot.power_on_to_ready_us as f64 / 1e6).collect::<Vec<_>>())
 }
 
@@ -120,22 +123,22 @@ fn boot_rows(boots: &[Machine]) -> Vec<Row> {
     let counted = boots.iter().all(|boot| boot.boot_instructions.is_some());
     let instructions = counted.then(|| of(&|boot| boot.boot_instructions.unwrap_or(0) as f64 / 1e6));
     let why = if counted {
-        "KVM's insn_emulation; "
+        "KVM's insn_emulation; by part: docs/microvm.md, The guest's kernel (bulkhead-vmm --profile); "
     } else {
         "this KVM emulates nothing: hardware runs the guest; "
     };
     let mut rows = vec![
         Row {
             goal: Some(BOOT_MILLIONS),
-            ..row("boot_instructions", "million", instructions, &format!("{why}{note}"))
+            ..Row::new("boot_instructions", "million", instructions, &format!("{why}{note}"))
         },
-        row(
+        Row::new(
             "power_on_to_ready",
             "s",
-            Some(rows_seconds(boots)),
+            Some(seconds_of(boots)),
             &format!("first instruction to agent; {note}"),
         ),
-        row(
+        Row::new(
             "exits until ready",
             "count",
             Some(of(&|boot| boot.exits.iter().map(|e| e.boot).sum::<u64>() as f64)),
@@ -154,15 +157,15 @@ fn boot_rows(boots: &[Machine]) -> Vec<Row> {
     rows.extend(
         by_count
             .iter()
-            .map(|(name, count)| row(name, "count", Some(*count), "until ready; of the first run")),
+            .map(|(name, count)| Row::new(name, "count", Some(*count), "until ready; of the first run")),
     );
     if rest > 0.0 {
-        rows.push(row("exits: others", "count", Some(rest), "until ready; of the first run"));
+        rows.push(Row::new("exits: others", "count", Some(rest), "until ready; of the first run"));
     }
     let overhead = of(&|boot| boot.own_memory_bytes as f64 / f64::from(1 << 20));
     rows.push(Row {
         goal: Some(OVERHEAD_MIB),
-        ..row(
+        ..Row::new(
             "vmm_overhead",
             "MiB",
             Some(overhead),
@@ -175,7 +178,7 @@ fn boot_rows(boots: &[Machine]) -> Vec<Row> {
 fn inside(data: &Path) -> Result<Vec<Row>> {
     let (mut calls, mut spawns) = (Vec::new(), Vec::new());
     for _ in 0..INSIDE_RUNS {
-        let (call, spawn) = numbers(&machine(data, &["/usr/bin/python3", "-c", INSIDE])?.stdout)?;
+        let (call, spawn) = numbers(&machine(data, "64M", &["/usr/bin/python3", "-c", INSIDE])?.stdout)?;
         calls.push(call);
         spawns.push(spawn);
     }
@@ -184,11 +187,36 @@ fn inside(data: &Path) -> Result<Vec<Row>> {
     let note = format!("os.getppid of python3, by the guest's clock; median of {INSIDE_RUNS}");
     let spawn_note = "posix_spawn and wait of busybox true, by the guest's clock";
     Ok(vec![
-        Row { native: Some(native.0), ..row("guest system call", "us", Some(median(&mut calls)), &note) },
+        Row {
+            native: Some(native.0),
+            ..Row::new("guest system call", "us", Some(median(&mut calls)), &note)
+        },
         Row {
             native: Some(native.1 / 1e3),
-            ..row("guest fork+exec", "ms", Some(median(&mut spawns) / 1e3), spawn_note)
+            ..Row::new("guest fork+exec", "ms", Some(median(&mut spawns) / 1e3), spawn_note)
         },
+    ])
+}
+
+/// What a guest's kernel and its agent hold of the machine's memory beside the job, and how it grows with the machine.
+fn held(data: &Path) -> Result<Vec<Row>> {
+    let mut found = Vec::new();
+    for limit in LIMITS {
+        let ran = machine(data, &format!("{limit}M"), &["/bin/sh", "-c", HELD])?;
+        let kib: Vec<f64> = ran.stdout.lines().filter_map(|line| line.parse().ok()).collect();
+        let [all, available, job @ ..] = &kib[..] else {
+            bail!("the guest printed {:?} instead of its memory", ran.stdout)
+        };
+        // The job's own is in bytes.
+        found.push((all - available) / 1024.0 - job.iter().sum::<f64>() / f64::from(1 << 20));
+    }
+    let [small, large] = found[..] else { bail!("two machines were measured") };
+    let each = (large - small) * 1024.0 / f64::from(LIMITS[1] - LIMITS[0]);
+    let note = "of the machine's memory, not available and not the job's: kernel, page structures, agent";
+    Ok(vec![
+        Row::new(&format!("guest's own memory, job of {} MiB", LIMITS[0]), "MiB", Some(small), note),
+        Row::new(&format!("guest's own memory, job of {} MiB", LIMITS[1]), "MiB", Some(large), note),
+        Row::new("guest's own memory for each MiB", "KiB", Some(each), "by the two above"),
     ])
 }
 

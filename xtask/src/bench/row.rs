@@ -25,6 +25,23 @@ pub(crate) struct Row {
     pub(crate) note: String,
 }
 
+impl Row {
+    /// A row of ours alone.
+    pub(crate) fn new(name: &str, unit: &'static str, ours: Option<f64>, note: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            unit,
+            ours,
+            native: None,
+            peer: None,
+            peer_name: None,
+            ratio: None,
+            goal: None,
+            note: note.to_owned(),
+        }
+    }
+}
+
 /// Prints a table for a person.
 pub(crate) fn print(rows: &[Row]) {
     let show = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));

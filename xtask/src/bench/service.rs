@@ -58,18 +58,18 @@ fn drive(service: &Service, data: &Path, jobs: usize, cold: Option<f64>) -> Resu
     let note = format!("{jobs} jobs, one client");
     let goal = cold.map(|cold| cold + GOAL);
     let mut rows = vec![
-        row("submit to result of true, p50", "ms", at(&total, 0.5), goal, &note),
-        row("submit to result of true, p99", "ms", at(&total, 0.99), None, &note),
+        Row { goal, ..Row::new("submit to result of true, p50", "ms", at(&total, 0.5), &note) },
+        Row::new("submit to result of true, p99", "ms", at(&total, 0.99), &note),
     ];
     for (phase, meaning) in PHASES {
-        rows.push(row(&format!("  of it {phase}, p50"), "ms", at(&values(&one, phase), 0.5), None, meaning));
+        rows.push(Row::new(&format!("  of it {phase}, p50"), "ms", at(&values(&one, phase), 0.5), meaning));
     }
     let rate = many["jobs"].as_f64().zip(many["seconds"].as_f64()).map(|(jobs, seconds)| jobs / seconds);
     let note = format!("{} jobs, {CLIENTS} clients", jobs * 2);
-    rows.push(row("jobs of true through the service", "1/s", rate, None, &note));
+    rows.push(Row::new("jobs of true through the service", "1/s", rate, &note));
     let total = values(&many, "total");
-    rows.push(row("submit to result of true, p50", "ms", at(&total, 0.5), None, &note));
-    rows.push(row("submit to result of true, p99", "ms", at(&total, 0.99), None, &note));
+    rows.push(Row::new("submit to result of true, p50", "ms", at(&total, 0.5), &note));
+    rows.push(Row::new("submit to result of true, p99", "ms", at(&total, 0.99), &note));
     Ok(rows)
 }
 
@@ -83,18 +83,4 @@ fn values(measured: &Value, phase: &str) -> Vec<f64> {
 fn at(sorted: &[f64], part: f64) -> Option<f64> {
     let index = (part * sorted.len() as f64) as usize;
     sorted.get(index.min(sorted.len().saturating_sub(1))).copied()
-}
-
-fn row(name: &str, unit: &'static str, ours: Option<f64>, goal: Option<f64>, note: &str) -> Row {
-    Row {
-        name: name.to_owned(),
-        unit,
-        ours,
-        native: None,
-        peer: None,
-        peer_name: None,
-        ratio: None,
-        goal,
-        note: note.to_owned(),
-    }
 }
